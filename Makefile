@@ -1,0 +1,55 @@
+# The same verbs for people and CI. `make serve` and `make test` set up what they need on a machine
+# that has only Python 3.11 or newer and make.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+RECIPE ?= digits
+OUT    ?= out/$(RECIPE)
+TARGET ?= cpu
+
+.PHONY: help setup check test serve train export bench image clean
+.DEFAULT_GOAL := help
+
+help: ## list the verbs
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+# Two environments' worth of packages in one folder: serving needs no torch, so `make serve` on a
+# fresh machine is quick; the rest comes when a verb asks for it.
+$(VENV)/.serve: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[serve,cpu]' --constraint constraints.txt
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.serve
+	$(BIN)/python -m pip install --quiet --editable '.[serve,cpu,train,dev]' --constraint constraints.txt
+	touch $@
+
+setup: $(VENV)/.dev ## install everything into .venv
+
+check: $(VENV)/.dev ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(VENV)/.dev ## the test suite
+	$(BIN)/pytest $(ARGS)
+
+serve: $(VENV)/.serve ## serve ./models (TRICHORD_PORT=8000, TRICHORD_HOST=127.0.0.1)
+	exec $(BIN)/trichord serve
+
+train: $(VENV)/.dev ## train, evaluate, export, verify: RECIPE=digits DATA=dir OUT=dir
+	$(BIN)/python -m training train $(RECIPE) --out $(OUT) $(if $(DATA),--data $(DATA))
+
+export: $(VENV)/.dev ## export OUT's checkpoint again as a bundle: RECIPE=digits OUT=dir
+	$(BIN)/python -m training export $(RECIPE) --out $(OUT) $(if $(DATA),--data $(DATA))
+
+bench: $(VENV)/.dev ## latency and throughput of a running server, as ratios
+	$(BIN)/python -m benchmarks.batching
+
+image: ## build the container image: TARGET=cpu or gpu, with docker or buildah
+	deploy/image.sh $(TARGET)
+
+clean: ## remove what the verbs made, except trained models
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,5 @@
+"""`python -m app` is the `trichord` command."""
+
+from app.cli import app
+
+app()

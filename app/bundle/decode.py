@@ -1,0 +1,235 @@
+"""Raw bytes to pixels, samples and characters. Limits are checked from headers, before anything is decoded.
+
+Formats are an allow-list: JPEG, PNG, WebP; WAV, FLAC, OGG, MP3; UTF-8. Names and content types that a
+sender writes beside the bytes are not looked at. Resizing, resampling and tokenizing are in prepare.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Final
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from app.bundle.errors import (
+    AudioTooLong,
+    ImageTooLarge,
+    InvalidAudio,
+    InvalidImage,
+    InvalidText,
+    PartTooLarge,
+    TextTooLong,
+    UnsupportedMedia,
+)
+from app.bundle.manifest import AudioInput, ImageInput, Modality, TextInput
+from app.bundle.wav import is_wav, parse_wav
+
+_MAX_SIDE: Final = 16_384  # a strip of one pixel by a million passes any pixel count
+_RATES_HZ: Final = range(4_000, 192_001)
+_MAX_CHANNELS: Final = 8
+_BLOCK_FRAMES: Final = 65_536  # decoded at a time, so that a lying header costs one block
+_BROKEN_IMAGE: Final = "The image cannot be decoded. Send a complete JPEG, PNG or WebP file."
+_BROKEN_AUDIO: Final = "The recording cannot be decoded. Send a complete WAV, FLAC, OGG or MP3 file."
+
+
+@dataclass(frozen=True, slots=True)
+class Waveform:
+    """Decoded sound: float32 [frames, channels], finite, in -1..1."""
+
+    samples: NDArray[np.float32]
+    rate_hz: int
+
+
+def decode_image(body: bytes, spec: ImageInput) -> NDArray[np.uint8]:
+    """Upright RGB pixels, uint8 [height, width, 3]; the first frame of an animation; on white if transparent.
+
+    A large JPEG is decoded at a fraction of its size, at least twice what `spec` resizes it to.
+    Raises UnsupportedMedia, PartTooLarge, ImageTooLarge or InvalidImage.
+    """
+    _check_bytes(body, limit=spec.max_bytes, part="image", empty=InvalidImage)
+    kind = _image_kind(body)
+    if kind is None:
+        raise UnsupportedMedia("The image is not JPEG, PNG or WebP. Send one of these.", part="image")
+    try:
+        with Image.open(BytesIO(body), formats=(kind,)) as image:
+            _check_pixels(image.size, spec)
+            _shrink_on_load(image, at_least=2 * spec.resize)
+            return np.asarray(_to_rgb(_upright(image)))
+    except ImageTooLarge:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _image_too_large(spec) from error
+    except Exception as error:  # a decoder may raise anything on hostile bytes; its words stay here
+        raise InvalidImage(_BROKEN_IMAGE, part="image") from error
+
+
+def decode_audio(body: bytes, spec: AudioInput) -> Waveform:
+    """Samples at their own rate and channels.
+
+    Raises UnsupportedMedia, PartTooLarge, AudioTooLong or InvalidAudio.
+    """
+    _check_bytes(body, limit=spec.max_bytes, part="audio", empty=InvalidAudio)
+    if is_wav(body):
+        wave = _decode_wav(body, spec)
+    elif body[:4] in (b"fLaC", b"OggS") or body[:3] == b"ID3" or _is_mpeg_frame(body):
+        wave = _decode_compressed(body, spec)
+    else:
+        raise UnsupportedMedia("The recording is not WAV, FLAC, OGG or MP3. Send one of these.", part="audio")
+    if not len(wave.samples):
+        raise InvalidAudio("The recording holds no samples. Send one with sound in it.", part="audio")
+    if not np.isfinite(wave.samples).all():
+        raise InvalidAudio("The recording holds samples that are not numbers. Export it again.", part="audio")
+    return Waveform(samples=np.clip(wave.samples, -1, 1), rate_hz=wave.rate_hz)
+
+
+def decode_text(body: bytes, spec: TextInput) -> str:
+    """Characters of strict UTF-8, a leading byte order mark removed.
+
+    Raises PartTooLarge, TextTooLong or InvalidText.
+    """
+    _check_bytes(body, limit=spec.max_bytes, part="text", empty=InvalidText)
+    try:
+        text = body.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise InvalidText("The text is not UTF-8. Encode it as UTF-8.", part="text") from error
+    if len(text) > spec.max_characters:
+        raise TextTooLong(
+            f"The text has {len(text)} characters; this model reads {spec.max_characters} at most. "
+            "Shorten it.",
+            part="text",
+        )
+    if "\0" in text:
+        raise InvalidText("The text holds a NUL character. Remove it.", part="text")
+    if not text.strip():
+        raise InvalidText("The text is blank. Write something, or leave the part out.", part="text")
+    return text
+
+
+def _check_bytes(
+    body: bytes,
+    *,
+    limit: int,
+    part: Modality,
+    empty: type[InvalidImage | InvalidAudio | InvalidText],
+) -> None:
+    if not body:
+        raise empty(f"The {part} part is empty. Send content, or leave the part out.", part=part)
+    if len(body) > limit:
+        raise PartTooLarge(
+            f"The {part} part has {len(body)} bytes; this model reads at most {limit}. Send a smaller one.",
+            part=part,
+        )
+
+
+# --- image ------------------------------------------------------------------------------------
+
+
+def _image_kind(body: bytes) -> str | None:
+    if body[:3] == b"\xff\xd8\xff":
+        return "JPEG"
+    if body[:8] == b"\x89PNG\r\n\x1a\n":
+        return "PNG"
+    if body[:4] == b"RIFF" and body[8:12] == b"WEBP":
+        return "WEBP"
+    return None
+
+
+def _check_pixels(size: tuple[int, int], spec: ImageInput) -> None:
+    if size[0] * size[1] > spec.max_pixels or max(size) > _MAX_SIDE:
+        raise _image_too_large(spec)
+
+
+def _image_too_large(spec: ImageInput) -> ImageTooLarge:
+    return ImageTooLarge(
+        f"The image has too many pixels; this model reads at most {spec.max_pixels}, "
+        f"and {_MAX_SIDE} along one side. Send a smaller one.",
+        part="image",
+    )
+
+
+def _shrink_on_load(image: Image.Image, *, at_least: int) -> None:
+    """Let the JPEG decoder drop to 1/2, 1/4 or 1/8 while the shorter side stays `at_least`."""
+    scale = at_least / min(image.size)
+    if scale < 1:
+        image.draft(None, (round(image.width * scale), round(image.height * scale)))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # broken EXIF says nothing about which way is up; the pixels are fine
+        return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        paper = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(paper, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+# --- audio ------------------------------------------------------------------------------------
+
+
+def _decode_wav(body: bytes, spec: AudioInput) -> Waveform:
+    wav = parse_wav(body)
+    _check_sound(frames=wav.frames, rate_hz=wav.format.rate_hz, channels=wav.format.channels, spec=spec)
+    return Waveform(samples=wav.samples(), rate_hz=wav.format.rate_hz)
+
+
+def _decode_compressed(body: bytes, spec: AudioInput) -> Waveform:
+    try:
+        with soundfile.SoundFile(BytesIO(body)) as sound:
+            if sound.format not in ("FLAC", "OGG", "MP3"):
+                raise UnsupportedMedia(
+                    "The recording is not WAV, FLAC, OGG or MP3. Send one of these.", part="audio"
+                )
+            _check_sound(frames=sound.frames, rate_hz=sound.samplerate, channels=sound.channels, spec=spec)
+            return Waveform(samples=_read_blocks(sound, spec), rate_hz=sound.samplerate)
+    except (UnsupportedMedia, AudioTooLong, InvalidAudio):
+        raise
+    except Exception as error:  # a decoder may raise anything on hostile bytes; its words stay here
+        raise InvalidAudio(_BROKEN_AUDIO, part="audio") from error
+
+
+def _read_blocks(sound: soundfile.SoundFile, spec: AudioInput) -> NDArray[np.float32]:
+    blocks: list[NDArray[np.float32]] = []
+    frames = 0
+    while len(block := sound.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        frames += len(block)
+        _check_seconds(frames, sound.samplerate, spec)
+        blocks.append(block)
+    return np.concatenate(blocks) if blocks else np.zeros((0, sound.channels), np.float32)
+
+
+def _check_sound(*, frames: int, rate_hz: int, channels: int, spec: AudioInput) -> None:
+    if rate_hz not in _RATES_HZ:
+        raise InvalidAudio(
+            "The sample rate is outside 4,000 to 192,000 Hz. Convert the recording.", part="audio"
+        )
+    if channels > _MAX_CHANNELS:
+        raise InvalidAudio(
+            f"The recording has more than {_MAX_CHANNELS} channels. Mix it down.", part="audio"
+        )
+    _check_seconds(frames, rate_hz, spec)
+
+
+def _check_seconds(frames: int, rate_hz: int, spec: AudioInput) -> None:
+    if frames > spec.max_seconds * rate_hz:
+        raise AudioTooLong(
+            f"The recording lasts longer than the {spec.max_seconds:g} s that this model reads. "
+            "Send a shorter one.",
+            part="audio",
+        )
+
+
+def _is_mpeg_frame(body: bytes) -> bool:
+    return len(body) > 1 and body[0] == 0xFF and body[1] & 0xE0 == 0xE0

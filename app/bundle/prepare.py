@@ -1,0 +1,108 @@
+"""Decoded media to the arrays that the encoder graphs read, from the manifest's numbers alone.
+
+Deterministic: the same bytes give the same arrays in training and in serving. Scaling to floats,
+spectrograms and masks are not here but inside the graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+from PIL import Image
+from tokenizers import Tokenizer
+
+from app.bundle.decode import Waveform, decode_audio, decode_image, decode_text
+from app.bundle.errors import InvalidText, NoModality, UnreadModality
+from app.bundle.manifest import AudioInput, ImageInput, Inputs, TextInput
+from app.bundle.sample import InputWarning, RawInputs, Sample
+
+
+def prepare_image(pixels: NDArray[np.uint8], spec: ImageInput) -> NDArray[np.uint8]:
+    """Resize the shorter side, crop the centre: uint8 [H, W, 3] of any size to [height, width, 3]."""
+    image = Image.fromarray(pixels)
+    scale = spec.resize / min(image.size)
+    width, height = (
+        max(spec.resize, round(image.width * scale)),
+        max(spec.resize, round(image.height * scale)),
+    )
+    left, top = (width - spec.width) // 2, (height - spec.height) // 2
+    # One resampling from the source box that the crop shows, instead of resizing all and throwing away.
+    box = (
+        left * image.width / width,
+        top * image.height / height,
+        (left + spec.width) * image.width / width,
+        (top + spec.height) * image.height / height,
+    )
+    return np.asarray(image.resize((spec.width, spec.height), Image.Resampling.BILINEAR, box=box))
+
+
+def prepare_audio(wave: Waveform, spec: AudioInput) -> NDArray[np.float32]:
+    """Mix to mono, resample, pad a very short recording with silence: float32 [samples]."""
+    mono = wave.samples.mean(axis=1, dtype=np.float32)
+    if wave.rate_hz != spec.sample_rate:
+        mono = soxr.resample(mono, wave.rate_hz, spec.sample_rate, quality="HQ").astype(
+            np.float32, copy=False
+        )
+    return np.pad(mono, (0, max(0, spec.min_samples - len(mono))))
+
+
+class TextPreparer:
+    """Tokenize as one bundle does. Safe to share between threads: nothing is configured after opening."""
+
+    def __init__(self, tokenizer_json: bytes, spec: TextInput) -> None:
+        self._spec = spec
+        self._tokenizer = Tokenizer.from_buffer(tokenizer_json)
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()  # truncation is ours, and reported
+        self._tokenizer.encode_special_tokens = True  # a "[PAD]" that someone types is five characters
+
+    def __call__(self, text: str) -> tuple[NDArray[np.int32], tuple[InputWarning, ...]]:
+        """Token ids int32 [tokens], and a warning where the model reads only the beginning."""
+        # encode_batch and not encode: only the former lets other threads run.
+        [encoding] = self._tokenizer.encode_batch([text])
+        ids = np.array(encoding.ids[: self._spec.max_tokens], dtype=np.int32)
+        if not len(ids):
+            raise InvalidText("The text holds nothing that this model reads. Write words.", part="text")
+        if len(encoding.ids) <= self._spec.max_tokens:
+            return ids, ()
+        message = f"Only the first {len(ids)} of {len(encoding.ids)} tokens were read."
+        return ids, (InputWarning(part="text", code="truncated", message=message),)
+
+
+class Preparer:
+    """Raw bytes to one Sample for one bundle: decode, then prepare, each modality that is there."""
+
+    def __init__(self, inputs: Inputs, files: Mapping[str, bytes]) -> None:
+        self._inputs = inputs
+        self._text = TextPreparer(files[inputs.text.tokenizer], inputs.text) if inputs.text else None
+
+    def __call__(self, raw: RawInputs) -> Sample:
+        """Raises InputError: the first part that is wrong, in the order image, text, audio."""
+        self._check_present(raw)
+        image = text = audio = None
+        warnings: tuple[InputWarning, ...] = ()
+        if raw.image is not None and self._inputs.image is not None:
+            image = prepare_image(decode_image(raw.image, self._inputs.image), self._inputs.image)
+        if raw.text is not None and self._inputs.text is not None and self._text is not None:
+            text, warnings = self._text(decode_text(raw.text, self._inputs.text))
+        if raw.audio is not None and self._inputs.audio is not None:
+            audio = prepare_audio(decode_audio(raw.audio, self._inputs.audio), self._inputs.audio)
+        return Sample(image=image, text=text, audio=audio, warnings=warnings)
+
+    def _check_present(self, raw: RawInputs) -> None:
+        readable = self._inputs.names
+        for modality in raw.present:
+            if modality not in readable:
+                raise UnreadModality(
+                    f"This model reads {_listed(readable)}, not {modality}. Leave the {modality} part out.",
+                    part=modality,
+                )
+        if not raw.present:
+            raise NoModality(f"There is nothing to predict from. Send at least one of {_listed(readable)}.")
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

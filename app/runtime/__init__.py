@@ -1,0 +1,1 @@
+"""Floor 1: run one bundle, synchronously. Knows no queue and no HTTP."""

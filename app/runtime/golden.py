@@ -1,0 +1,40 @@
+"""Replay a bundle's golden cases through the very path that the server uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.bundle.folder import Bundle
+from app.bundle.golden import TOLERANCE, load_golden
+from app.runtime.errors import GoldenMismatch
+from app.runtime.predictor import Predictor
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    cases: int
+    largest_difference: float  # of any probability
+
+
+def replay(bundle: Bundle, predictor: Predictor) -> Replay:
+    """Answer every golden case, alone and all in one batch.
+
+    Raises GoldenMismatch, naming the case, if a probability is off by more than the tolerance.
+    """
+    cases = load_golden(bundle.manifest, bundle.files)
+    samples = [predictor.prepare(case.raw(bundle.files)) for case in cases]
+    together = predictor.run(samples)
+    largest = 0.0
+    for case, sample, batched in zip(cases, samples, together, strict=True):
+        [alone] = predictor.run([sample])
+        for answer in (alone, batched):
+            difference = float(np.max(np.abs(answer.probabilities - np.array(case.probabilities))))
+            if not difference <= TOLERANCE:  # also when it is NaN
+                raise GoldenMismatch(
+                    f"golden case '{case.name}' differs from export by {difference:.1e}, more than "
+                    f"{TOLERANCE:.0e}. This machine or its libraries compute otherwise: do not serve from it."
+                )
+            largest = max(largest, difference)
+    return Replay(cases=len(cases), largest_difference=largest)
