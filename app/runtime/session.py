@@ -76,7 +76,8 @@ def open_session(graph: bytes, *, name: str, device: Device, threads: int) -> Se
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=_providers(device))
     except Exception as error:  # ONNX Runtime's errors share no base class
-        raise GraphInvalid(f"{name}: ONNX Runtime cannot load this graph on {device}.") from error
+        reason = str(error).splitlines()[0]
+        raise GraphInvalid(f"{name}: ONNX Runtime cannot load this graph on {device}: {reason}") from error
     _refuse_fallback(session, device)
     return _OrtSession(session, name)
 

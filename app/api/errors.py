@@ -1,0 +1,139 @@
+"""The one table that turns errors into HTTP. No other file knows a status code for an error.
+
+Bodies are RFC 9457 problem JSON with a stable `code`. A detail says what, which part and what to do; it
+never holds an exception's own text, a path, an address or the payload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Final
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from app.api.schemas import Problem
+from app.bundle import errors as bundle
+from app.runtime import errors as runtime
+from app.serving import errors as serving
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    status: int
+    title: str
+
+
+CATALOGUE: Final[Mapping[str, Entry]] = MappingProxyType(
+    {
+        "bad_request": Entry(400, "The request cannot be understood"),
+        "bad_multipart": Entry(400, "The form is malformed"),
+        "truncated_body": Entry(400, "The form ends before its closing boundary"),
+        "not_found": Entry(404, "There is nothing at this path"),
+        "model_not_found": Entry(404, "No such model or version is served"),
+        "method_not_allowed": Entry(405, "The path does not answer this method"),
+        "body_too_large": Entry(413, "The body is too large"),
+        "part_too_large": Entry(413, "A part of the form is too large"),
+        "image_too_large": Entry(413, "The image has too many pixels"),
+        "audio_too_long": Entry(413, "The recording is too long"),
+        "text_too_long": Entry(413, "The text is too long"),
+        "unsupported_media_type": Entry(415, "The media type is not supported"),
+        "no_modality": Entry(422, "The form holds nothing to predict from"),
+        "invalid_image": Entry(422, "The image cannot be decoded"),
+        "invalid_audio": Entry(422, "The recording cannot be decoded"),
+        "invalid_text": Entry(422, "The text cannot be read"),
+        "invalid_parameter": Entry(422, "A parameter is wrong"),
+        "internal": Entry(500, "The server failed"),
+        "model_nonfinite": Entry(500, "The model gave no number for this row"),
+        "overloaded": Entry(503, "Too much is waiting"),
+        "draining": Entry(503, "The server is stopping"),
+        "not_ready": Entry(503, "The server is not ready"),
+    }
+)
+
+_CODES: Final[Mapping[type[Exception], str]] = MappingProxyType(
+    {
+        bundle.NoModality: "no_modality",
+        bundle.UnreadModality: "invalid_parameter",
+        bundle.UnsupportedMedia: "unsupported_media_type",
+        bundle.PartTooLarge: "part_too_large",
+        bundle.ImageTooLarge: "image_too_large",
+        bundle.AudioTooLong: "audio_too_long",
+        bundle.TextTooLong: "text_too_long",
+        bundle.InvalidImage: "invalid_image",
+        bundle.InvalidAudio: "invalid_audio",
+        bundle.InvalidText: "invalid_text",
+        serving.Overloaded: "overloaded",
+        serving.Draining: "draining",
+        serving.ModelNotFound: "model_not_found",
+        serving.ModelAmbiguous: "invalid_parameter",
+    }
+)
+
+_HTTP_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
+
+
+class Refusal(Exception):
+    """A request refused by the HTTP floor itself, by catalogue code."""
+
+    def __init__(self, code: str, message: str, *, part: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.part = part
+
+
+def problem(request: Request, code: str, detail: str, *, part: str | None = None) -> Response:
+    """The answer to a request that failed. Notes the code for the request's log line and metrics."""
+    entry = CATALOGUE[code]
+    request.state.problem = code
+    body = Problem(
+        type=f"urn:trichord:error:{code}",
+        title=entry.title,
+        status=entry.status,
+        detail=detail,
+        code=code,
+        part=part,
+        request_id=request.state.request_id,
+    )
+    headers = {"Retry-After": "1"} if entry.status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    return Response(
+        body.model_dump_json(exclude_none=True), entry.status, headers, media_type="application/problem+json"
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error that a route raises from the table."""
+
+    def known(request: Request, error: Exception) -> Response:
+        assert isinstance(error, bundle.InputError | serving.ServingError), "registered for these two"
+        return problem(request, _CODES[type(error)], error.message, part=error.part)
+
+    def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Refusal), "registered for this one"
+        return problem(request, error.code, error.message, part=error.part)
+
+    def routing(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException), "registered for this one"
+        code = _HTTP_CODES.get(error.status_code, "bad_request")
+        response = problem(request, code, "See /docs for the paths and methods that answer.")
+        response.headers.update(error.headers or {})
+        return response
+
+    def nonfinite(request: Request, _: Exception) -> Response:
+        return problem(request, "model_nonfinite", "The inputs are valid, but the model cannot rate them.")
+
+    def gone(request: Request, _: Exception) -> Response:
+        return problem(request, "truncated_body", "The connection closed before the body was complete.")
+
+    app.add_exception_handler(bundle.InputError, known)
+    app.add_exception_handler(serving.ServingError, known)
+    app.add_exception_handler(Refusal, refused)
+    app.add_exception_handler(HTTPException, routing)
+    app.add_exception_handler(runtime.NonFiniteOutput, nonfinite)
+    app.add_exception_handler(ClientDisconnect, gone)

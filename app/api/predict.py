@@ -1,0 +1,134 @@
+"""POST /v1/predict: a form of image, text and audio in, one fused prediction out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from app.api import schemas
+from app.api.documented import problems
+from app.api.errors import Refusal
+from app.api.forms import read_form
+from app.bundle.manifest import MODALITIES, Manifest
+from app.bundle.sample import RawInputs
+from app.metrics import Metrics
+from app.serving.model import Answer, LiveModel
+from app.serving.repository import Repository
+
+_PARAMETER_BYTES = 64
+_DEFAULT_TOP_K = 5
+
+
+def predict_router(repository: Repository, metrics: Metrics) -> APIRouter:
+    """The route, over live models."""
+    router = APIRouter(tags=["predict"])
+    limits = _form_limits([model.manifest for model in repository])
+
+    @router.post(
+        "/v1/predict",
+        operation_id="predict",
+        summary="Predict from an image, a text, a recording, or any of them",
+        response_model=schemas.Prediction,
+        responses=problems(
+            "bad_multipart", "model_not_found", "body_too_large", "unsupported_media_type", "no_modality",
+            "internal", "overloaded",
+        ),
+        openapi_extra={"requestBody": _form_schema(limits)},
+    )  # fmt: skip
+    async def predict(request: Request) -> Response:
+        form = await read_form(request, limits)
+        model = repository.find(_name(form), _integer(form, "version", most=2**31))
+        labels = len(model.manifest.labels)
+        top_k = _integer(form, "top_k", most=labels) or min(_DEFAULT_TOP_K, labels)
+        raw = RawInputs(image=form.get("image"), text=form.get("text"), audio=form.get("audio"))
+        answer = await model.answer(raw, top_k=top_k)
+        _count(answer, model, metrics)
+        body = _body(answer, model, request_id=request.state.request_id, started_s=request.state.started_s)
+        return Response(body.model_dump_json(), media_type="application/json")
+
+    return router
+
+
+def _form_limits(manifests: list[Manifest]) -> dict[str, int]:
+    """Most bytes of each part: as much as the most generous live model reads of it."""
+    specs = {name: [getattr(manifest.inputs, name) for manifest in manifests] for name in MODALITIES}
+    limits = {
+        name: max((spec.max_bytes for spec in found if spec), default=0) for name, found in specs.items()
+    }
+    parameters: dict[str, int] = dict.fromkeys(("model", "version", "top_k"), _PARAMETER_BYTES)
+    return {**{name: limit for name, limit in limits.items() if limit}, **parameters}
+
+
+def _name(form: Mapping[str, bytes]) -> str | None:
+    body = form.get("model")
+    return None if body is None else body.decode("utf-8", errors="replace")
+
+
+def _integer(form: Mapping[str, bytes], name: str, *, most: int) -> int | None:
+    body = form.get(name)
+    if body is None:
+        return None
+    # isdigit of bytes means ASCII digits; of str it would mean any script's
+    if not body.isdigit() or not 1 <= int(body) <= most:
+        raise Refusal("invalid_parameter", f"{name} must be a whole number from 1 to {most}.", part=name)
+    return int(body)
+
+
+def _count(answer: Answer, model: LiveModel, metrics: Metrics) -> None:
+    key = (model.manifest.name, str(model.manifest.version))
+    metrics.rows.labels(*key, "+".join(answer.prediction.used)).inc()
+    metrics.decode_seconds.labels(*key).observe(answer.timings.decode_s)
+    metrics.queue_seconds.labels(*key).observe(answer.timings.queue_s)
+
+
+def _body(answer: Answer, model: LiveModel, *, request_id: str, started_s: float) -> schemas.Prediction:
+    manifest, prediction, timings = model.manifest, answer.prediction, answer.timings
+    return schemas.Prediction(
+        request_id=request_id,
+        model=schemas.ModelRef(name=manifest.name, version=manifest.version, digest=manifest.digest),
+        label=prediction.best.label,
+        probability=prediction.best.probability,
+        top=[schemas.ClassProbability(**asdict(one)) for one in prediction.top],
+        modalities=schemas.Modalities(used=list(prediction.used), missing=list(prediction.missing)),
+        by_modality={
+            name: schemas.ClassProbability(**asdict(one)) for name, one in prediction.by_modality.items()
+        },
+        warnings=[schemas.InputWarning(**asdict(warning)) for warning in answer.warnings],
+        timings_ms=schemas.Timings(
+            decode=_ms(timings.decode_s),
+            queue=_ms(timings.queue_s),
+            run=_ms(timings.run_s),
+            total=_ms(time.perf_counter() - started_s),
+        ),
+        batch_size=answer.batch_size,
+    )
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
+def _form_schema(limits: Mapping[str, int]) -> dict[str, Any]:
+    """The request body for OpenAPI: FastAPI cannot see a form that is read from the stream."""
+    about: dict[str, dict[str, Any]] = {
+        "image": {"type": "string", "format": "binary", "description": "JPEG, PNG or WebP."},
+        "text": {"type": "string", "minLength": 1, "description": "UTF-8."},
+        "audio": {"type": "string", "format": "binary", "description": "WAV, FLAC, OGG or MP3."},
+        "model": {"type": "string", "description": "Name of a served model; needed if there are several."},
+        "version": {"type": "integer", "minimum": 1, "description": "The highest served, if left out."},
+        "top_k": {"type": "integer", "minimum": 1, "description": "How many classes to list."},
+    }
+    properties: dict[str, Any] = {
+        name: about[name] | {"x-max-bytes": limit} for name, limit in limits.items()
+    }
+    schema = {
+        "type": "object",
+        "description": "At least one of the modalities.",
+        "properties": properties,
+        "additionalProperties": False,
+    }
+    return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}

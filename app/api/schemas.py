@@ -1,0 +1,133 @@
+"""What travels on the wire."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Milliseconds = Annotated[float, Field(ge=0)]
+
+
+class ModelRef(_Wire):
+    """The bundle that answered."""
+
+    name: str
+    version: int
+    digest: str = Field(description="sha256 that identifies the bundle, as in its manifest.")
+
+
+class ClassProbability(_Wire):
+    label: str
+    probability: Probability
+
+
+class Modalities(_Wire):
+    used: list[str]
+    missing: list[str] = Field(description="Modalities that the model reads and the request did not bring.")
+
+
+class InputWarning(_Wire):
+    """Something about an accepted input that its sender should know."""
+
+    part: str
+    code: str
+    message: str
+
+
+class Timings(_Wire):
+    """Milliseconds."""
+
+    decode: Milliseconds = Field(description="From bytes to arrays.")
+    queue: Milliseconds = Field(description="Waiting for the executor.")
+    run: Milliseconds = Field(description="The run of the batch that this row was in.")
+    total: Milliseconds = Field(description="From the request's headers to this answer.")
+
+
+class Prediction(_Wire):
+    """One fused prediction."""
+
+    request_id: str
+    model: ModelRef
+    label: str
+    probability: Probability = Field(description="Calibrated for the subset of modalities that was used.")
+    top: list[ClassProbability] = Field(description="The most probable classes, best first.")
+    modalities: Modalities
+    by_modality: dict[str, ClassProbability] = Field(description="What each used modality says on its own.")
+    warnings: list[InputWarning]
+    timings_ms: Timings
+    batch_size: int = Field(description="Rows answered by the same run.")
+
+
+class ImageLimits(_Wire):
+    formats: list[str] = ["JPEG", "PNG", "WebP"]
+    max_bytes: int
+    max_pixels: int
+
+
+class TextLimits(_Wire):
+    max_bytes: int
+    max_characters: int
+    max_tokens: int
+
+
+class AudioLimits(_Wire):
+    formats: list[str] = ["WAV", "FLAC", "OGG", "MP3"]
+    max_bytes: int
+    max_seconds: float
+
+
+class Limits(_Wire):
+    """What one part may hold. A modality that the model does not read is absent."""
+
+    image: ImageLimits | None = None
+    text: TextLimits | None = None
+    audio: AudioLimits | None = None
+
+
+class Model(_Wire):
+    """A live bundle."""
+
+    name: str
+    version: int
+    digest: str
+    task: str
+    labels: list[str]
+    limits: Limits
+    fusion: str = Field(description="How features are joined.")
+    device: str
+    created: str
+
+
+class RefusedModel(_Wire):
+    """A bundle in the models folder that does not serve. The server's log says why."""
+
+    name: str
+    version: int
+
+
+class Models(_Wire):
+    models: list[Model]
+    refused: list[RefusedModel]
+
+
+class Health(_Wire):
+    status: str
+
+
+class Problem(_Wire):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str = Field(description="Stable name of the error, for programs.")
+    part: str | None = Field(default=None, description="The form part or parameter that is at fault.")
+    request_id: str

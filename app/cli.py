@@ -1,0 +1,143 @@
+"""The `trichord` command: the only place where a process starts.
+
+Imports of the upper floors stand inside the commands, because the extras follow the floors: `verify` runs
+where only trichord[cpu] is installed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from app.bundle.errors import BundleError
+from app.bundle.folder import Bundle, read_bundle
+from app.runtime.errors import RuntimeFault
+
+app = typer.Typer(
+    name="trichord",
+    help="One prediction from an image, a text and a sound, also when one is missing.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+BundleFolder = Annotated[Path, typer.Argument(help="A bundle: models/<name>/<version>.")]
+
+_CANNOT_START = 4  # distinct from usage errors (2) and crashes (1)
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on [env: TRICHORD_HOST]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on [env: TRICHORD_PORT]")] = None,
+    models: Annotated[Path | None, typer.Option(help="Folder of bundles [env: TRICHORD_MODELS_DIR]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N [env: TRICHORD_DEVICE]")] = None,
+) -> None:
+    """Serve every bundle in a folder over HTTP. Options win over the environment (see docs/settings.md)."""
+    from pydantic import ValidationError
+
+    from app import logs
+    from app.serving.errors import NoLiveModel
+    from app.settings import Settings
+
+    given: dict[str, Any] = {"host": host, "port": port, "models_dir": models, "device": device}
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        _fail(f"TRICHORD_{'_'.join(map(str, first['loc'])).upper()}: {first['msg']}.", code=2)
+    logs.configure(style=settings.log_format, level=settings.log_level)
+    try:
+        _serve(settings)
+    except (RuntimeFault, NoLiveModel) as error:
+        _fail(str(error), code=_CANNOT_START)
+
+
+def _serve(settings: Any) -> None:
+    import uvicorn
+
+    from app.api.app import create_app
+    from app.runtime.session import find_device
+    from app.serving.repository import open_models
+
+    opened = open_models(settings.models_dir, device=find_device(settings.device), threads=settings.threads)
+    uvicorn.run(
+        create_app(opened, settings),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+    )
+
+
+@app.command()
+def verify(
+    folder: BundleFolder, device: Annotated[str, typer.Option(help="Where to replay.")] = "cpu"
+) -> None:
+    """Check every byte of a bundle and replay its golden inputs. One sentence and exit code 1 if unsound."""
+    from app.runtime.golden import replay
+    from app.runtime.predictor import Predictor
+    from app.runtime.session import find_device
+
+    try:
+        bundle = read_bundle(folder)
+        replayed = replay(bundle, Predictor.open(bundle, device=find_device(device), threads=1))
+    except (BundleError, RuntimeFault) as error:
+        _fail(str(error), code=1)
+    typer.echo(
+        f"{_title(bundle)}: {len(bundle.files)} files intact, {replayed.cases} golden cases answered "
+        f"as at export (largest difference {replayed.largest_difference:.1e})"
+    )
+
+
+@app.command()
+def inspect(folder: BundleFolder) -> None:
+    """Say what a bundle reads and answers, without running it."""
+    try:
+        bundle = read_bundle(folder)
+    except BundleError as error:
+        _fail(str(error), code=1)
+    manifest = bundle.manifest
+    typer.echo(f"{_title(bundle)}  {manifest.digest}")
+    typer.echo(f"labels   {', '.join(manifest.labels)}")
+    typer.echo(f"fusion   {manifest.fusion.method}")
+    for name in manifest.inputs.names:
+        numbers = manifest.inputs.encoder(name).model_dump(exclude={"encoder", "tokenizer"})
+        typer.echo(f"{name:8} {', '.join(f'{key} {value}' for key, value in numbers.items())}")
+    for path, record in sorted(manifest.files.items()):
+        typer.echo(f"{record.size:>10,}  {path}")
+
+
+@app.command()
+def healthcheck() -> None:
+    """Ask the server that runs here whether it is ready: exit code 0 or 1. For containers, without curl."""
+    from http.client import HTTPConnection, HTTPException
+
+    from app.settings import Settings
+
+    settings = Settings()
+    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104 - compared, not bound
+    connection = HTTPConnection(host, settings.port, timeout=3)
+    try:
+        connection.request("GET", "/readyz")
+        status = connection.getresponse().status
+    except (OSError, HTTPException):
+        _fail(f"Nothing answers at {host}:{settings.port}.", code=1)
+    finally:
+        connection.close()
+    if status != 200:
+        _fail(f"The server at {host}:{settings.port} is not ready.", code=1)
+
+
+def _title(bundle: Bundle) -> str:
+    return f"{bundle.manifest.name}/{bundle.manifest.version}"
+
+
+def _fail(message: str, *, code: int) -> NoReturn:
+    typer.echo(f"trichord: {message}", err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,94 @@
+"""Every Prometheus series, declared once.
+
+Label values come from closed sets (route templates, live models, catalogue codes), so that no request
+can add a series. One registry per server, not the library's global one: two servers in one process do
+not count into each other.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.process_collector import ProcessCollector
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_POWERS_OF_TWO = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Metrics:
+    """The series of one server."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # a timestamp beside every series, for nobody here
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        model = ("model", "version")
+        self.requests = Counter(
+            "trichord_requests",
+            "Answered requests.",
+            ("route", "method", "status"),
+            registry=self._registry,
+        )
+        self.request_seconds = Histogram(
+            "trichord_request_seconds",
+            "From the request's headers to the end of its answer.",
+            ("route",),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.rejected = Counter(
+            "trichord_rejected", "Requests refused, by catalogue code.", ("code",), registry=self._registry
+        )
+        self.rows = Counter(
+            "trichord_rows", "Rows answered, by the modalities they brought.", (*model, "modalities"),
+            registry=self._registry,
+        )  # fmt: skip
+        self.decode_seconds = Histogram(
+            "trichord_decode_seconds",
+            "From a row's bytes to its arrays, with the wait for a decoding thread.",
+            model,
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.queue_seconds = Histogram(
+            "trichord_queue_seconds",
+            "From prepared row to the start of its batch.",
+            model,
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.run_seconds = Histogram(
+            "trichord_run_seconds",
+            "One run of a batch: encoders and fusion.",
+            model,
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.batch_size = Histogram(
+            "trichord_batch_size",
+            "Rows answered by one run.",
+            model,
+            buckets=_POWERS_OF_TWO,
+            registry=self._registry,
+        )
+        self.waiting = Gauge(
+            "trichord_waiting", "Rows in the queue.", model, registry=self._registry
+        )  # read when scraped
+        self.model_info = Gauge(
+            "trichord_model_info",
+            "1 for each live bundle.",
+            (*model, "digest", "device"),
+            registry=self._registry,
+        )
+
+    def exposition(self) -> bytes:
+        """All series in Prometheus' text format."""
+        return generate_latest(self._registry)

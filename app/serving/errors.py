@@ -1,0 +1,40 @@
+"""What can keep an accepted form from being answered.
+
+* ServingError
+  + Overloaded        the queue is full: try again later
+  + Draining          the server is about to stop: try elsewhere
+  + ModelNotFound     no live bundle has that name or version
+  + ModelAmbiguous    several models are live and none was named
+* NoLiveModel         the operator must act: there is nothing to serve
+"""
+
+from __future__ import annotations
+
+
+class ServingError(Exception):
+    """Carries a message for the caller."""
+
+    def __init__(self, message: str, *, part: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.part = part
+
+
+class Overloaded(ServingError):
+    """More is waiting than can be answered in reasonable time."""
+
+
+class Draining(ServingError):
+    """No new work is taken."""
+
+
+class ModelNotFound(ServingError):
+    """The caller named a model or a version that is not live."""
+
+
+class ModelAmbiguous(ServingError):
+    """The caller named no model and there is no single one to assume."""
+
+
+class NoLiveModel(Exception):
+    """No bundle could be brought to life at start."""

@@ -1,0 +1,44 @@
+"""The only reader of the environment. Read once, at start; every other file gets plain values."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _usable_cores() -> int:
+    """Cores that this process may use; a container may see more than it is allowed."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Settings(BaseSettings):
+    """Each field is the environment variable TRICHORD_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix="TRICHORD_", frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port to listen on.")
+    models_dir: Path = Field(Path("models"), description="Folder of bundles, as <name>/<version>.")
+    default_model: str | None = Field(None, description="Answers requests that name no model.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    threads: Annotated[int, Field(ge=1)] = Field(
+        default_factory=_usable_cores, description="CPU threads that run one operator of a graph."
+    )
+    decode_threads: Annotated[int, Field(ge=1)] = Field(
+        default_factory=_usable_cores, description="Threads that decode images, sounds and texts."
+    )
+    max_batch_size: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="Most rows in one run.")
+    max_queue: Annotated[int, Field(ge=1)] = Field(
+        512, description="Most rows that wait; more are refused with 503."
+    )
+    shutdown_seconds: Annotated[int, Field(ge=1)] = Field(
+        25, description="Longest wait for requests in progress when told to stop."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto is console on a terminal and JSON elsewhere."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")

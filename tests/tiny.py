@@ -1,0 +1,241 @@
+"""A bundle small enough to compute by head, for every test that needs one but not a trained one.
+
+Its features are plain statistics (mean colour; share of bytes by kind; loudness), so an answer that reached
+the wrong row, or a padded row that leaked, shows in the probabilities. Graphs are written in ONNX's own
+textual form; torch is not involved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import struct
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnx.checker
+import onnx.parser
+from PIL import Image
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from app.bundle.folder import Bundle, file_records, write_bundle
+from app.bundle.golden import GoldenCase, dump_golden
+from app.bundle.manifest import (
+    AudioInput,
+    Calibration,
+    Fusion,
+    ImageInput,
+    Inputs,
+    Manifest,
+    TextInput,
+    subsets,
+)
+from app.bundle.sample import RawInputs
+from app.runtime.predictor import Predictor
+from app.runtime.session import Device
+
+LABELS = ("red", "green", "blue")
+RATE_HZ = 8_000
+
+_HEAD = '<ir_version: 10, opset_import: ["" : 20]>\n'
+
+_IMAGE = """
+g (uint8[rows,8,8,3] image) => (float[rows,3] features)
+<int64[2] axes = {1, 2}, float scale = {255.0}> {
+    pixels = Cast <to = 1> (image)
+    mean = ReduceMean <keepdims = 0> (pixels, axes)
+    features = Div (mean, scale)
+}"""
+
+# Token t counts for label t modulo 3; the pad id 0 counts for nobody.
+_TEXT = """
+g (int32[rows,tokens] text) => (float[rows,3] features)
+<int32 pad = {0}, int64 three = {3}, int64 depth = {3}, float[2] off_on = {0.0, 1.0},
+ int64[1] tokens_axis = {1}, int64[1] last = {2}, float one = {1.0}> {
+    is_pad = Equal (text, pad)
+    is_token = Not (is_pad)
+    weight = Cast <to = 1> (is_token)
+    weight3 = Unsqueeze (weight, last)
+    id = Cast <to = 7> (text)
+    kind = Mod (id, three)
+    hot = OneHot <axis = -1> (kind, depth, off_on)
+    counted = Mul (hot, weight3)
+    sums = ReduceSum <keepdims = 0> (counted, tokens_axis)
+    count = ReduceSum <keepdims = 1> (weight, tokens_axis)
+    features = Div (sums, count)
+}"""
+
+# Mean, mean of absolute values and mean of squares over the samples before the padding.
+_AUDIO = """
+g (float[rows,samples] audio, int32[rows] audio_length) => (float[rows,3] features)
+<int64[1] axis = {1}, int64 zero = {0}, int64 one = {1}, float silence = {0.0}> {
+    shape = Shape <start = 1, end = 2> (audio)
+    samples = Squeeze (shape)
+    positions = Range (zero, samples, one)
+    length = Cast <to = 7> (audio_length)
+    lengths = Unsqueeze (length, axis)
+    inside = Less (positions, lengths)
+    sound = Where (inside, audio, silence)
+    divisor = Cast <to = 1> (lengths)
+    total = ReduceSum <keepdims = 1> (sound, axis)
+    mean = Div (total, divisor)
+    loud = Abs (sound)
+    loud_total = ReduceSum <keepdims = 1> (loud, axis)
+    loudness = Div (loud_total, divisor)
+    square = Mul (sound, sound)
+    square_total = ReduceSum <keepdims = 1> (square, axis)
+    energy = Div (square_total, divisor)
+    features = Concat <axis = 1> (mean, loudness, energy)
+}"""
+
+_FUSION = """
+g (float[rows,3] image_features, float[rows,3] text_features, float[rows,3] audio_features,
+   bool[rows,3] present)
+=> (float[rows,3] logits, float[rows,3] probabilities, float[rows,3] embedding,
+    float[rows,3,3] modality_probabilities)
+<int64[1] middle = {1}, int64[1] last = {2}, float absent = {0.0}, float sharpness = {4.0}> {
+    image3 = Unsqueeze (image_features, middle)
+    text3 = Unsqueeze (text_features, middle)
+    audio3 = Unsqueeze (audio_features, middle)
+    stacked = Concat <axis = 1> (image3, text3, audio3)
+    mask = Unsqueeze (present, last)
+    masked = Where (mask, stacked, absent)
+    embedding = ReduceSum <keepdims = 0> (masked, middle)
+    logits = Mul (embedding, sharpness)
+    probabilities = Softmax <axis = -1> (logits)
+    alone = Mul (masked, sharpness)
+    modality_probabilities = Softmax <axis = -1> (alone)
+}"""
+
+
+def png(rgb: tuple[int, int, int], *, size: tuple[int, int] = (8, 8), format: str = "PNG") -> bytes:  # noqa: A002
+    """A picture of one colour; `size` is (width, height)."""
+    body = io.BytesIO()
+    Image.new("RGB", size, rgb).save(body, format)
+    return body.getvalue()
+
+
+def wav(samples: np.ndarray, *, rate_hz: int = RATE_HZ) -> bytes:
+    """Mono PCM16 from float samples in -1..1."""
+    data = (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+    header = struct.pack("<IHHIIHH", 16, 1, 1, rate_hz, 2 * rate_hz, 2, 16)
+    return b"RIFF" + struct.pack("<I", 36 + len(data)) + b"WAVEfmt " + header + b"data" + struct.pack("<I", len(data)) + data  # fmt: skip
+
+
+def tone(hertz: float, *, seconds: float = 0.1, loudness: float = 0.5) -> bytes:
+    time_s = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
+    return wav(loudness * np.sin(2 * np.pi * hertz * time_s))
+
+
+def row(seed: int, subset: tuple[str, ...] = ("image", "text", "audio")) -> RawInputs:
+    """Inputs that differ from those of every other seed, in every modality."""
+    rng = np.random.default_rng(seed)
+    text = " ".join(rng.choice(["uno", "due", "tre", "quattro"], size=rng.integers(1, 9))) + f" {seed}"
+    everything = {
+        "image": png((int(rng.integers(256)), int(rng.integers(256)), int(rng.integers(256)))),
+        "text": text.encode(),
+        "audio": tone(rng.uniform(50, 900), seconds=rng.uniform(0.02, 0.3), loudness=rng.uniform(0.1, 0.9)),
+    }
+    return RawInputs(**{name: everything[name] for name in subset})
+
+
+def tokenizer_json() -> bytes:
+    """One token per byte, ids from 1; 0 is the pad id."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {"<pad>": 0} | {symbol: index for index, symbol in enumerate(alphabet, start=1)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<pad>"])
+    return tokenizer.to_str().encode()
+
+
+def graph(text: str) -> bytes:
+    model = onnx.parser.parse_model(_HEAD + text)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def inputs() -> Inputs:
+    return Inputs(
+        image=ImageInput(
+            encoder="encoders/image.onnx",
+            features=3,
+            max_bytes=2**20,
+            resize=8,
+            height=8,
+            width=8,
+            max_pixels=25_000_000,
+        ),
+        text=TextInput(
+            encoder="encoders/text.onnx",
+            features=3,
+            max_bytes=4096,
+            tokenizer="tokenizer.json",
+            pad_id=0,
+            max_tokens=64,
+            max_characters=1000,
+        ),
+        audio=AudioInput(
+            encoder="encoders/audio.onnx",
+            features=3,
+            max_bytes=2**20,
+            sample_rate=RATE_HZ,
+            min_samples=16,
+            max_seconds=10,
+        ),
+    )
+
+
+def make(*, name: str = "tiny", version: int = 1) -> Bundle:
+    """The bundle in memory, with golden answers of its own."""
+    files = {
+        "encoders/image.onnx": graph(_IMAGE),
+        "encoders/text.onnx": graph(_TEXT),
+        "encoders/audio.onnx": graph(_AUDIO),
+        "fusion.onnx": graph(_FUSION),
+        "fused.onnx": graph(_FUSION),  # nothing in the server reads it; its parity is training's to prove
+        "tokenizer.json": tokenizer_json(),
+        "golden/cases.json": b"[]",
+        "golden/red.png": png((250, 20, 30)),
+        "golden/tone.wav": tone(440),
+        "golden/hello.txt": "ciao, três".encode(),
+    }
+    draft = Manifest(
+        format=1,
+        name=name,
+        version=version,
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+        task="classification",
+        labels=LABELS,
+        inputs=inputs(),
+        fusion=Fusion(graph="fusion.onnx", fused="fused.onnx", method="sum", embedding=3),
+        calibration=Calibration(temperature=dict.fromkeys(subsets(("image", "text", "audio")), 0.25)),
+        golden="golden/cases.json",
+        training={"made by": "tests"},
+        metrics={},
+        files=file_records(files),
+        digest="0" * 64,
+    )
+    predictor = Predictor.open(Bundle(draft, files), device=Device("cpu"), threads=1)
+    paths = {"image": "golden/red.png", "text": "golden/hello.txt", "audio": "golden/tone.wav"}
+    cases = []
+    for subset in subsets(("image", "text", "audio")):
+        case = GoldenCase(name=subset, probabilities=(), **{part: paths[part] for part in subset.split("+")})
+        [outputs] = predictor.run([predictor.prepare(case.raw(files))])
+        probabilities = tuple(float(value) for value in outputs.probabilities)
+        cases.append(case.model_copy(update={"probabilities": probabilities}))
+    files["golden/cases.json"] = dump_golden(tuple(cases))
+    return dataclasses.replace(
+        Bundle(draft, files), manifest=draft.model_copy(update={"files": file_records(files)})
+    )
+
+
+def write(models_dir: Path, *, name: str = "tiny", version: int = 1) -> Path:
+    """`models_dir/<name>/<version>`, as export would publish it."""
+    folder = models_dir / name / str(version)
+    folder.mkdir(parents=True)
+    bundle = make(name=name, version=version)
+    write_bundle(folder, bundle.manifest, bundle.files)
+    return folder
