@@ -22,13 +22,17 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from app.bundle.folder import Bundle, file_records, write_bundle
 from app.bundle.golden import GoldenCase, dump_golden
 from app.bundle.manifest import (
+    MODALITIES,
     AudioInput,
     Calibration,
     Fusion,
     ImageInput,
     Inputs,
     Manifest,
+    Modality,
     TextInput,
+    parse_manifest,
+    sealed,
     subsets,
 )
 from app.bundle.sample import RawInputs
@@ -40,7 +44,7 @@ RATE_HZ = 8_000
 
 _HEAD = '<ir_version: 10, opset_import: ["" : 20]>\n'
 
-_IMAGE = """
+IMAGE_GRAPH = """
 g (uint8[rows,8,8,3] image) => (float[rows,3] features)
 <int64[2] axes = {1, 2}, float scale = {255.0}> {
     pixels = Cast <to = 1> (image)
@@ -89,16 +93,19 @@ g (float[rows,samples] audio, int32[rows] audio_length) => (float[rows,3] featur
     features = Concat <axis = 1> (mean, loudness, energy)
 }"""
 
-_FUSION = """
-g (float[rows,3] image_features, float[rows,3] text_features, float[rows,3] audio_features,
-   bool[rows,3] present)
+
+def fusion_graph(modalities: tuple[Modality, ...]) -> str:
+    """Logits are four times the sum of the features that are present."""
+    count = len(modalities)
+    features = ", ".join(f"float[rows,3] {name}_features" for name in modalities)
+    unsqueezed = "\n".join(f"    {name}3 = Unsqueeze ({name}_features, middle)" for name in modalities)
+    return f"""
+g ({features}, bool[rows,{count}] present)
 => (float[rows,3] logits, float[rows,3] probabilities, float[rows,3] embedding,
-    float[rows,3,3] modality_probabilities)
-<int64[1] middle = {1}, int64[1] last = {2}, float absent = {0.0}, float sharpness = {4.0}> {
-    image3 = Unsqueeze (image_features, middle)
-    text3 = Unsqueeze (text_features, middle)
-    audio3 = Unsqueeze (audio_features, middle)
-    stacked = Concat <axis = 1> (image3, text3, audio3)
+    float[rows,{count},3] modality_probabilities)
+<int64[1] middle = {{1}}, int64[1] last = {{2}}, float absent = {{0.0}}, float sharpness = {{4.0}}> {{
+{unsqueezed}
+    stacked = Concat <axis = 1> ({", ".join(f"{name}3" for name in modalities)})
     mask = Unsqueeze (present, last)
     masked = Where (mask, stacked, absent)
     embedding = ReduceSum <keepdims = 0> (masked, middle)
@@ -106,7 +113,7 @@ g (float[rows,3] image_features, float[rows,3] text_features, float[rows,3] audi
     probabilities = Softmax <axis = -1> (logits)
     alone = Mul (masked, sharpness)
     modality_probabilities = Softmax <axis = -1> (alone)
-}"""
+}}"""
 
 
 def png(rgb: tuple[int, int, int], *, size: tuple[int, int] = (8, 8), format: str = "PNG") -> bytes:  # noqa: A002
@@ -119,8 +126,9 @@ def png(rgb: tuple[int, int, int], *, size: tuple[int, int] = (8, 8), format: st
 def wav(samples: np.ndarray, *, rate_hz: int = RATE_HZ) -> bytes:
     """Mono PCM16 from float samples in -1..1."""
     data = (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
-    header = struct.pack("<IHHIIHH", 16, 1, 1, rate_hz, 2 * rate_hz, 2, 16)
-    return b"RIFF" + struct.pack("<I", 36 + len(data)) + b"WAVEfmt " + header + b"data" + struct.pack("<I", len(data)) + data  # fmt: skip
+    form = struct.pack("<IHHIIHH", 16, 1, 1, rate_hz, 2 * rate_hz, 2, 16)
+    chunks = b"WAVEfmt " + form + b"data" + struct.pack("<I", len(data)) + data
+    return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
 
 
 def tone(hertz: float, *, seconds: float = 0.1, loudness: float = 0.5) -> bytes:
@@ -157,9 +165,9 @@ def graph(text: str) -> bytes:
     return model.SerializeToString()
 
 
-def inputs() -> Inputs:
-    return Inputs(
-        image=ImageInput(
+def inputs(modalities: tuple[Modality, ...] = MODALITIES) -> Inputs:
+    specs: dict[Modality, ImageInput | TextInput | AudioInput] = {
+        "image": ImageInput(
             encoder="encoders/image.onnx",
             features=3,
             max_bytes=2**20,
@@ -168,7 +176,7 @@ def inputs() -> Inputs:
             width=8,
             max_pixels=25_000_000,
         ),
-        text=TextInput(
+        "text": TextInput(
             encoder="encoders/text.onnx",
             features=3,
             max_bytes=4096,
@@ -177,7 +185,7 @@ def inputs() -> Inputs:
             max_tokens=64,
             max_characters=1000,
         ),
-        audio=AudioInput(
+        "audio": AudioInput(
             encoder="encoders/audio.onnx",
             features=3,
             max_bytes=2**20,
@@ -185,17 +193,20 @@ def inputs() -> Inputs:
             min_samples=16,
             max_seconds=10,
         ),
-    )
+    }
+    return Inputs(**{name: specs[name] for name in modalities})
 
 
-def make(*, name: str = "tiny", version: int = 1) -> Bundle:
+def make(*, name: str = "tiny", version: int = 1, modalities: tuple[Modality, ...] = MODALITIES) -> Bundle:
     """The bundle in memory, with golden answers of its own."""
     files = {
-        "encoders/image.onnx": graph(_IMAGE),
+        "encoders/image.onnx": graph(IMAGE_GRAPH),
         "encoders/text.onnx": graph(_TEXT),
         "encoders/audio.onnx": graph(_AUDIO),
-        "fusion.onnx": graph(_FUSION),
-        "fused.onnx": graph(_FUSION),  # nothing in the server reads it; its parity is training's to prove
+        "fusion.onnx": graph(fusion_graph(modalities)),
+        "fused.onnx": graph(
+            fusion_graph(modalities)
+        ),  # nothing in the server reads it; its parity is training's to prove
         "tokenizer.json": tokenizer_json(),
         "golden/cases.json": b"[]",
         "golden/red.png": png((250, 20, 30)),
@@ -209,9 +220,9 @@ def make(*, name: str = "tiny", version: int = 1) -> Bundle:
         created=datetime(2026, 1, 1, tzinfo=UTC),
         task="classification",
         labels=LABELS,
-        inputs=inputs(),
+        inputs=inputs(modalities),
         fusion=Fusion(graph="fusion.onnx", fused="fused.onnx", method="sum", embedding=3),
-        calibration=Calibration(temperature=dict.fromkeys(subsets(("image", "text", "audio")), 0.25)),
+        calibration=Calibration(temperature=dict.fromkeys(subsets(modalities), 0.25)),
         golden="golden/cases.json",
         training={"made by": "tests"},
         metrics={},
@@ -221,7 +232,7 @@ def make(*, name: str = "tiny", version: int = 1) -> Bundle:
     predictor = Predictor.open(Bundle(draft, files), device=Device("cpu"), threads=1)
     paths = {"image": "golden/red.png", "text": "golden/hello.txt", "audio": "golden/tone.wav"}
     cases = []
-    for subset in subsets(("image", "text", "audio")):
+    for subset in subsets(modalities):
         case = GoldenCase(name=subset, probabilities=(), **{part: paths[part] for part in subset.split("+")})
         [outputs] = predictor.run([predictor.prepare(case.raw(files))])
         probabilities = tuple(float(value) for value in outputs.probabilities)
@@ -232,10 +243,26 @@ def make(*, name: str = "tiny", version: int = 1) -> Bundle:
     )
 
 
-def write(models_dir: Path, *, name: str = "tiny", version: int = 1) -> Path:
+def digest(bundle: Bundle) -> str:
+    """What identifies it once it is written."""
+    return parse_manifest(sealed(bundle.manifest)).digest
+
+
+def write(
+    models_dir: Path,
+    *,
+    name: str = "tiny",
+    version: int = 1,
+    modalities: tuple[Modality, ...] = MODALITIES,
+) -> Path:
     """`models_dir/<name>/<version>`, as export would publish it."""
-    folder = models_dir / name / str(version)
+    bundle = make(name=name, version=version, modalities=modalities)
+    return write_files(models_dir, bundle, bundle.files)
+
+
+def write_files(models_dir: Path, bundle: Bundle, files: dict[str, bytes]) -> Path:
+    """The bundle with these files, and a manifest that fits them."""
+    folder = models_dir / bundle.manifest.name / str(bundle.manifest.version)
     folder.mkdir(parents=True)
-    bundle = make(name=name, version=version)
-    write_bundle(folder, bundle.manifest, bundle.files)
+    write_bundle(folder, bundle.manifest.model_copy(update={"files": file_records(files)}), files)
     return folder

@@ -13,7 +13,12 @@ from app.serving.repository import Repository
 def models_router(repository: Repository) -> APIRouter:
     router = APIRouter(tags=["models"])
 
-    @router.get("/v1/models", operation_id="models", summary="List the served models")
+    @router.get(
+        "/v1/models",
+        operation_id="models",
+        summary="List the served models",
+        response_model_exclude_none=True,
+    )
     async def models() -> schemas.Models:
         return schemas.Models(
             models=[_model(model) for model in repository],

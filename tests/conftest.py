@@ -1,0 +1,39 @@
+"""Fixtures that more than one folder of tests needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.bundle.folder import Bundle, read_bundle
+from app.runtime.predictor import Predictor
+from app.runtime.session import Device
+from tests import tiny
+from tests.server import Server, serving
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder that holds tiny/1. Shared: copy it before changing anything."""
+    folder = tmp_path_factory.mktemp("models")
+    tiny.write(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundle(models_dir: Path) -> Bundle:
+    return read_bundle(models_dir / "tiny" / "1")
+
+
+@pytest.fixture(scope="session")
+def predictor(bundle: Bundle) -> Predictor:
+    return Predictor.open(bundle, device=Device("cpu"), threads=1)
+
+
+@pytest.fixture(scope="session")
+def server(models_dir: Path) -> Iterator[Server]:
+    """A server over tiny/1 that all read-only tests share."""
+    with serving(models_dir) as running:
+        yield running

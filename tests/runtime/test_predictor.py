@@ -1,0 +1,105 @@
+"""A bundle runs: any subset, any company, any order, one answer."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.bundle.folder import Bundle
+from app.bundle.manifest import MODALITIES, Modality, subsets
+from app.bundle.sample import RawInputs
+from app.runtime.errors import DeviceUnavailable, GoldenMismatch, GraphInvalid, NonFiniteOutput
+from app.runtime.golden import replay
+from app.runtime.predictor import Predictor
+from app.runtime.session import Device, find_device
+from tests import tiny
+
+SUBSETS = [tuple(name.split("+")) for name in subsets(MODALITIES)]
+CPU = Device("cpu")
+
+
+@pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
+def test_every_subset_is_answered(predictor: Predictor, subset: tuple[Modality, ...]) -> None:
+    prediction = predictor.predict(tiny.row(3, subset))
+    assert prediction.used == subset
+    assert set(prediction.missing) == set(MODALITIES) - set(subset)
+    assert set(prediction.by_modality) == set(subset)
+    probabilities = [one.probability for one in prediction.top]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) == pytest.approx(1)
+
+
+def test_the_answer_is_the_one_computed_by_head(predictor: Predictor) -> None:
+    prediction = predictor.predict(RawInputs(image=tiny.png((255, 0, 51))))
+    exponents = np.exp([4, 0, 0.8])
+    assert prediction.best.label == "red"
+    assert [one.label for one in prediction.top] == ["red", "blue", "green"]
+    assert prediction.best.probability == pytest.approx(exponents[0] / exponents.sum())
+
+
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.sampled_from(SUBSETS)), min_size=1, max_size=9))
+def test_a_row_answers_in_company_as_it_does_alone(
+    predictor: Predictor, rows: list[tuple[int, tuple[Modality, ...]]]
+) -> None:
+    samples = [predictor.prepare(tiny.row(seed, subset)) for seed, subset in rows]
+    for sample, together in zip(samples, predictor.run(samples), strict=True):
+        [alone] = predictor.run([sample])
+        np.testing.assert_allclose(together.probabilities, alone.probabilities, atol=1e-5)
+        np.testing.assert_allclose(together.modality_probabilities, alone.modality_probabilities, atol=1e-5)
+
+
+def test_a_row_that_is_not_a_number_harms_no_other(bundle: Bundle) -> None:
+    """The encoder divides by the colour of the picture: black has no answer."""
+    dividing = tiny.graph(tiny.IMAGE_GRAPH.replace("Div (mean, scale)", "Div (mean, mean)"))
+    files = bundle.files | {"encoders/image.onnx": dividing}
+    predictor = Predictor.open(Bundle(bundle.manifest, files), device=CPU, threads=1)
+    black, grey = (predictor.prepare(RawInputs(image=tiny.png((c, c, c)))) for c in (0, 9))
+    [bad, good] = predictor.run([black, grey])
+    assert predictor.interpret(good, grey, top_k=1).best.probability == pytest.approx(1 / 3)
+    with pytest.raises(NonFiniteOutput):
+        predictor.interpret(bad, black, top_k=1)
+
+
+def test_golden_cases_replay(bundle: Bundle, predictor: Predictor) -> None:
+    replayed = replay(bundle, predictor)
+    assert replayed.cases == 7
+    assert replayed.largest_difference < 1e-6
+
+
+def test_a_model_that_answers_otherwise_is_caught(bundle: Bundle) -> None:
+    other = tiny.graph(tiny.IMAGE_GRAPH.replace("{255.0}", "{250.0}"))
+    changed = dataclasses.replace(bundle, files=bundle.files | {"encoders/image.onnx": other})
+    with pytest.raises(GoldenMismatch, match="golden case 'image'"):
+        replay(changed, Predictor.open(changed, device=CPU, threads=1))
+
+
+def test_a_graph_that_is_none_is_named(bundle: Bundle) -> None:
+    broken = dataclasses.replace(bundle, files=bundle.files | {"fusion.onnx": b"no graph"})
+    with pytest.raises(GraphInvalid, match=r"fusion\.onnx: ONNX Runtime cannot load"):
+        Predictor.open(broken, device=CPU, threads=1)
+
+
+def test_a_graph_with_other_inputs_is_named(bundle: Bundle) -> None:
+    swapped = bundle.files | {"encoders/image.onnx": bundle.files["encoders/text.onnx"]}
+    predictor = Predictor.open(dataclasses.replace(bundle, files=swapped), device=CPU, threads=1)
+    with pytest.raises(GraphInvalid, match=r"encoders/image\.onnx: the graph's inputs are \['text'\]"):
+        predictor.predict(tiny.row(0, ("image",)))
+
+
+@pytest.mark.parametrize("wanted", ["cuda", "cuda:1", "tpu", "cuda:x", ""])
+def test_a_device_that_is_not_there_is_an_error(wanted: str) -> None:
+    """Never a silent fallback. On a machine with CUDA, only the names that mean nothing are refused."""
+    if wanted.startswith("cuda") and find_device("auto").kind == "cuda" and wanted != "cuda:x":
+        assert find_device(wanted).kind == "cuda"
+        return
+    with pytest.raises(DeviceUnavailable):
+        find_device(wanted)
+
+
+def test_devices_are_named() -> None:
+    assert str(find_device("cpu")) == "cpu"
+    assert str(Device("cuda", 1)) == "cuda:1"

@@ -1,0 +1,135 @@
+"""The command: verify, inspect, healthcheck, and the one sentence when it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.bundle.folder import Bundle
+from tests import tiny
+from tests.server import Server, free_port
+
+
+def trichord(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "app", *map(str, arguments)]
+    return subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.fixture
+def copy(models_dir: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(models_dir / "tiny" / "1", tmp_path / "copy")
+
+
+def test_verify_passes_a_sound_bundle(copy: Path) -> None:
+    done = trichord("verify", copy)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("tiny/1: 10 files intact, 7 golden cases answered as at export")
+
+
+@pytest.mark.parametrize(
+    "file", ["encoders/audio.onnx", "fusion.onnx", "golden/tone.wav", "tokenizer.json", "manifest.json"]
+)
+def test_verify_names_the_file_with_a_flipped_byte(copy: Path, file: str) -> None:
+    body = bytearray((copy / file).read_bytes())
+    body[len(body) // 2] ^= 0x10
+    (copy / file).write_bytes(body)
+    done = trichord("verify", copy)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"trichord: {file}: ")
+    assert done.stderr.count("\n") == 1
+
+
+def without_labels(copy: Path) -> None:
+    manifest = copy / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["labels"]
+    manifest.write_text(json.dumps(content))
+
+
+def with_format_2(copy: Path) -> None:
+    manifest = copy / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 2'))
+
+
+def with_a_symlink(copy: Path) -> None:
+    (copy / "fusion.onnx").unlink()
+    (copy / "fusion.onnx").symlink_to(copy / "fused.onnx")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (without_labels, "manifest.json: entry 'labels': Field required."),
+        (with_format_2, "manifest.json: format 2 is not the format 1 that this version of trichord reads."),
+        (with_a_symlink, "fusion.onnx: it is a link or a device."),
+    ],
+)
+def test_verify_refuses_in_one_sentence(copy: Path, spoil: object, sentence: str) -> None:
+    assert callable(spoil)
+    spoil(copy)
+    done = trichord("verify", copy)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_verify_replays_the_golden_cases(tmp_path: Path) -> None:
+    """Every byte as recorded, and still another model than the one that was exported."""
+    bundle = tiny.make()
+    other = tiny.graph(tiny.IMAGE_GRAPH.replace("{255.0}", "{250.0}"))
+    folder = tiny.write_files(tmp_path, bundle, bundle.files | {"encoders/image.onnx": other})
+    done = trichord("verify", folder)
+    assert done.returncode == 1
+    assert "golden case 'image' differs from export" in done.stderr
+
+
+def test_inspect_says_what_a_bundle_reads(copy: Path, bundle: Bundle) -> None:
+    done = trichord("inspect", copy)
+    assert done.returncode == 0
+    assert f"tiny/1  {tiny.digest(bundle)}" in done.stdout
+    for said in ("red, green, blue", "sample_rate 8000", "max_pixels 25000000", "fusion.onnx"):
+        assert said in done.stdout
+
+
+def test_healthcheck_asks_the_server(server: Server) -> None:
+    assert trichord("healthcheck", TRICHORD_PORT=str(server.port)).returncode == 0
+    nobody = trichord("healthcheck", TRICHORD_PORT=str(free_port()))
+    assert nobody.returncode == 1
+    assert "Nothing answers" in nobody.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "code", "sentence"),
+    [
+        ({"TRICHORD_DEVICE": "tpu"}, 4, "'tpu' is not a device."),
+        ({"TRICHORD_MODELS_DIR": "/nowhere"}, 4, "no bundle at <name>/<version> can be served."),
+        ({"TRICHORD_DEFAULT_MODEL": "huge"}, 4, "The default model 'huge' is not live."),
+        ({"TRICHORD_PORT": "http"}, 2, "TRICHORD_PORT: Input should be a valid integer"),
+        ({"TRICHORD_MAX_QUEUE": "0"}, 2, "TRICHORD_MAX_QUEUE: Input should be greater than"),
+    ],
+)
+def test_serve_says_in_one_sentence_why_it_cannot_start(
+    models_dir: Path, environment: dict[str, str], code: int, sentence: str
+) -> None:
+    done = trichord("serve", **({"TRICHORD_MODELS_DIR": str(models_dir)} | environment))
+    assert done.returncode == code
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_cuda_that_is_not_there_is_a_start_up_error(models_dir: Path) -> None:
+    from app.runtime.session import find_device
+
+    if find_device("auto").kind == "cuda":
+        pytest.skip("this machine has CUDA, so asking for it is no error")
+    done = trichord("serve", "--device", "cuda", "--models", models_dir)
+    assert done.returncode == 4
+    assert "this ONNX Runtime has no CUDA" in done.stderr

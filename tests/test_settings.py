@@ -1,0 +1,26 @@
+"""Options are few, frozen and documented."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+
+PAGE = (Path(__file__).parents[1] / "docs" / "settings.md").read_text()
+
+
+def test_the_list_of_options_is_frozen() -> None:
+    """An option needs a second user. Add it here, and to docs/settings.md, when it has one."""
+    assert set(Settings.model_fields) == {
+        "host", "port", "models_dir", "default_model", "device", "threads", "decode_threads",
+        "max_batch_size", "max_queue", "shutdown_seconds", "log_format", "log_level",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_option_is_documented_as_the_code_describes_it(name: str) -> None:
+    field = Settings.model_fields[name]
+    default = "cores" if field.default_factory else f"`{field.default}`" if field.default else "none"
+    assert f"| `TRICHORD_{name.upper()}` | {default} | {field.description} |" in PAGE
