@@ -13,6 +13,7 @@ from app.api import schemas
 from app.api.documented import problems
 from app.api.errors import Refusal
 from app.api.forms import read_form
+from app.bundle.interpret import ClassProbability
 from app.bundle.manifest import MODALITIES, Manifest
 from app.bundle.sample import RawInputs
 from app.metrics import Metrics
@@ -92,11 +93,9 @@ def _body(answer: Answer, model: LiveModel, *, request_id: str, started_s: float
         model=schemas.ModelRef(name=manifest.name, version=manifest.version, digest=manifest.digest),
         label=prediction.best.label,
         probability=prediction.best.probability,
-        top=[schemas.ClassProbability(**asdict(one)) for one in prediction.top],
+        top=[_class(one) for one in prediction.top],
         modalities=schemas.Modalities(used=list(prediction.used), missing=list(prediction.missing)),
-        by_modality={
-            name: schemas.ClassProbability(**asdict(one)) for name, one in prediction.by_modality.items()
-        },
+        by_modality={name: _class(one) for name, one in prediction.by_modality.items()},
         warnings=[schemas.InputWarning(**asdict(warning)) for warning in answer.warnings],
         timings_ms=schemas.Timings(
             decode=_ms(timings.decode_s),
@@ -106,6 +105,10 @@ def _body(answer: Answer, model: LiveModel, *, request_id: str, started_s: float
         ),
         batch_size=answer.batch_size,
     )
+
+
+def _class(one: ClassProbability) -> schemas.ClassProbability:
+    return schemas.ClassProbability(label=one.label, probability=one.probability)
 
 
 def _ms(seconds: float) -> float:
