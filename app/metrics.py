@@ -67,9 +67,28 @@ class Metrics:
         )
         self.run_seconds = Histogram(
             "trichord_run_seconds",
-            "One run of a batch: encoders and fusion.",
+            "One run of a batch, encoders and fusion together.",
             model,
             buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.part_seconds = Histogram(
+            "trichord_part_seconds",
+            "One run of one graph: a modality's encoder, or fusion.",
+            (*model, "part"),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.elements = Counter(
+            "trichord_elements",
+            "Elements that encoders read (tokens, samples, images), padding included.",
+            (*model, "part"),
+            registry=self._registry,
+        )
+        self.padding = Counter(
+            "trichord_padding",
+            "Those of them that no row brought.",
+            (*model, "part"),
             registry=self._registry,
         )
         self.batch_size = Histogram(
@@ -79,9 +98,26 @@ class Metrics:
             buckets=_POWERS_OF_TWO,
             registry=self._registry,
         )
+        self.abandoned = Counter(
+            "trichord_abandoned", "Rows whose client left before the answer.", ("priority",),
+            registry=self._registry,
+        )  # fmt: skip
+        # The following are read from the engine when they are scraped.
         self.waiting = Gauge(
-            "trichord_waiting", "Rows in the queue.", model, registry=self._registry
-        )  # read when scraped
+            "trichord_waiting",
+            "Decoded rows that wait for their run.",
+            ("priority",),
+            registry=self._registry,
+        )
+        self.open_rows = Gauge(
+            "trichord_open_rows", "Rows let in and not yet answered.", registry=self._registry
+        )
+        self.open_bytes = Gauge("trichord_open_bytes", "Bytes of their bodies.", registry=self._registry)
+        self.running_seconds = Gauge(
+            "trichord_running_seconds",
+            "For how long the present run has been going.",
+            registry=self._registry,
+        )
         self.model_info = Gauge(
             "trichord_model_info",
             "1 for each live bundle.",

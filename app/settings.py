@@ -32,8 +32,20 @@ class Settings(BaseSettings):
         default_factory=_usable_cores, description="Threads that decode images, sounds and texts."
     )
     max_batch_size: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="Most rows in one run.")
-    max_queue: Annotated[int, Field(ge=1)] = Field(
-        512, description="Most rows that wait; more are refused with 503."
+    max_rows: Annotated[int, Field(ge=1)] = Field(
+        512, description="Most rows let in and not yet answered; more are refused with 503."
+    )
+    max_megabytes: Annotated[int, Field(ge=1)] = Field(
+        256, description="Most memory for the bodies of those rows, in MiB."
+    )
+    deadline_seconds: Annotated[float, Field(gt=0)] = Field(
+        5.0, description="Time to answer for a caller who sends no X-Request-Deadline-Ms."
+    )
+    max_deadline_seconds: Annotated[float, Field(gt=0)] = Field(
+        60.0, description="Longest time that a caller may ask for."
+    )
+    hang_seconds: Annotated[float, Field(gt=0)] = Field(
+        10.0, description="A run of more makes the server unready until it ends."
     )
     shutdown_seconds: Annotated[int, Field(ge=1)] = Field(
         25, description="Longest wait for requests in progress when told to stop."

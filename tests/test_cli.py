@@ -113,7 +113,7 @@ def test_healthcheck_asks_the_server(server: Server) -> None:
         ({"TRICHORD_MODELS_DIR": "/nowhere"}, 4, "no bundle at <name>/<version> can be served."),
         ({"TRICHORD_DEFAULT_MODEL": "huge"}, 4, "The default model 'huge' is not live."),
         ({"TRICHORD_PORT": "http"}, 2, "TRICHORD_PORT: Input should be a valid integer"),
-        ({"TRICHORD_MAX_QUEUE": "0"}, 2, "TRICHORD_MAX_QUEUE: Input should be greater than"),
+        ({"TRICHORD_MAX_ROWS": "0"}, 2, "TRICHORD_MAX_ROWS: Input should be greater than"),
     ],
 )
 def test_serve_says_in_one_sentence_why_it_cannot_start(

@@ -6,6 +6,7 @@ never holds an exception's own text, a path, an address or the payload.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -53,6 +54,7 @@ CATALOGUE: Final[Mapping[str, Entry]] = MappingProxyType(
         "overloaded": Entry(503, "Too much is waiting"),
         "draining": Entry(503, "The server is stopping"),
         "not_ready": Entry(503, "The server is not ready"),
+        "deadline_exceeded": Entry(504, "The time to answer is over"),
     }
 )
 
@@ -70,6 +72,8 @@ _CODES: Final[Mapping[type[Exception], str]] = MappingProxyType(
         bundle.InvalidText: "invalid_text",
         serving.Overloaded: "overloaded",
         serving.Draining: "draining",
+        serving.NotReady: "not_ready",
+        serving.DeadlineExceeded: "deadline_exceeded",
         serving.ModelNotFound: "model_not_found",
         serving.ModelAmbiguous: "invalid_parameter",
     }
@@ -88,8 +92,13 @@ class Refusal(Exception):
         self.part = part
 
 
-def problem(request: Request, code: str, detail: str, *, part: str | None = None) -> Response:
-    """The answer to a request that failed. Notes the code for the request's log line and metrics."""
+def problem(
+    request: Request, code: str, detail: str, *, part: str | None = None, retry_after_s: float = 1.0
+) -> Response:
+    """The answer to a request that failed. Notes the code for the request's log line and metrics.
+
+    `retry_after_s` is sent, as whole seconds, with every 503.
+    """
     entry = CATALOGUE[code]
     request.state.problem = code
     body = Problem(
@@ -101,7 +110,8 @@ def problem(request: Request, code: str, detail: str, *, part: str | None = None
         part=part,
         request_id=request.state.request_id,
     )
-    headers = {"Retry-After": "1"} if entry.status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    wait = {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
+    headers = wait if entry.status == HTTPStatus.SERVICE_UNAVAILABLE else None
     return Response(
         body.model_dump_json(exclude_none=True), entry.status, headers, media_type="application/problem+json"
     )
@@ -112,7 +122,10 @@ def install(app: FastAPI) -> None:
 
     def known(request: Request, error: Exception) -> Response:
         assert isinstance(error, bundle.InputError | serving.ServingError), "registered for these two"
-        return problem(request, _CODES[type(error)], error.message, part=error.part)
+        retry_after_s = getattr(error, "retry_after_s", 1.0)
+        return problem(
+            request, _CODES[type(error)], error.message, part=error.part, retry_after_s=retry_after_s
+        )
 
     def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refusal), "registered for this one"

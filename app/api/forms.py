@@ -40,9 +40,7 @@ async def read_form(request: Request, limits: Mapping[str, int]) -> dict[str, by
     Raises Refusal: unsupported_media_type, bad_multipart, truncated_body, body_too_large, part_too_large
     or, for a name that is not allowed, invalid_parameter.
     """
-    total = sum(limits.values()) + _FRAMING_BYTES
-    if int(request.headers.get("content-length", 0)) > total:
-        raise _too_large(total)
+    total = _most_bytes(limits)
     collector = _Collector(limits)
     parser = MultipartParser(
         _boundary(request),
@@ -62,6 +60,19 @@ async def read_form(request: Request, limits: Mapping[str, int]) -> dict[str, by
     if not collector.ended:
         raise Refusal("truncated_body", "The form has no closing boundary. Send the complete form.")
     return collector.parts
+
+
+def announced_bytes(request: Request, limits: Mapping[str, int]) -> int:
+    """How much the body will take: what its header says, or the most allowed. Raises body_too_large."""
+    total = _most_bytes(limits)
+    announced = int(request.headers.get("content-length", total))
+    if announced > total:
+        raise _too_large(total)
+    return announced
+
+
+def _most_bytes(limits: Mapping[str, int]) -> int:
+    return sum(limits.values()) + _FRAMING_BYTES
 
 
 def _boundary(request: Request) -> bytes:

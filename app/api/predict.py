@@ -10,21 +10,35 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from app.api import schemas
+from app.api.deadline import Patience
 from app.api.documented import problems
+from app.api.engine_metrics import count_answer
 from app.api.errors import Refusal
-from app.api.forms import read_form
+from app.api.forms import announced_bytes, read_form
+from app.api.leaving import unless_gone
 from app.bundle.interpret import ClassProbability
 from app.bundle.manifest import MODALITIES, Manifest
 from app.bundle.sample import RawInputs
 from app.metrics import Metrics
-from app.serving.model import Answer, LiveModel
+from app.serving.engine import Answer, Engine
+from app.serving.model import LiveModel
 from app.serving.repository import Repository
+from app.serving.schedule import Priority
 
 _PARAMETER_BYTES = 64
+_DEADLINE = {
+    "name": "X-Request-Deadline-Ms",
+    "in": "header",
+    "required": False,
+    "description": "Refuse or give up when the answer would take longer than this.",
+    "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+}
 _DEFAULT_TOP_K = 5
 
 
-def predict_router(repository: Repository, metrics: Metrics) -> APIRouter:
+def predict_router(
+    engine: Engine, repository: Repository, metrics: Metrics, *, patience: Patience
+) -> APIRouter:
     """The route, over live models."""
     router = APIRouter(tags=["predict"])
     limits = _form_limits([model.manifest for model in repository])
@@ -36,18 +50,24 @@ def predict_router(repository: Repository, metrics: Metrics) -> APIRouter:
         response_model=schemas.Prediction,
         responses=problems(
             "bad_multipart", "model_not_found", "body_too_large", "unsupported_media_type", "no_modality",
-            "internal", "overloaded",
+            "internal", "overloaded", "deadline_exceeded",
         ),
-        openapi_extra={"requestBody": _form_schema(limits)},
+        openapi_extra={"requestBody": _form_schema(limits), "parameters": [_DEADLINE]},
     )  # fmt: skip
     async def predict(request: Request) -> Response:
-        form = await read_form(request, limits)
-        model = repository.find(_name(form), _integer(form, "version", most=2**31))
-        labels = len(model.manifest.labels)
-        top_k = _integer(form, "top_k", most=labels) or min(_DEFAULT_TOP_K, labels)
-        raw = RawInputs(image=form.get("image"), text=form.get("text"), audio=form.get("audio"))
-        answer = await model.answer(raw, top_k=top_k)
-        _count(answer, model, metrics)
+        with engine.admit(
+            repository.dearest.costs,
+            priority=Priority.INTERACTIVE,
+            timeout_s=patience.of(request),
+            size_bytes=announced_bytes(request, limits),
+        ) as place:
+            form = await read_form(request, limits)
+            model = repository.find(_name(form), _integer(form, "version", most=2**31))
+            labels = len(model.manifest.labels)
+            top_k = _integer(form, "top_k", most=labels) or min(_DEFAULT_TOP_K, labels)
+            raw = RawInputs(image=form.get("image"), text=form.get("text"), audio=form.get("audio"))
+            answer = await unless_gone(request, place.answer(model, raw, top_k=top_k))
+        count_answer(metrics, model, answer)
         body = _body(answer, model, request_id=request.state.request_id, started_s=request.state.started_s)
         return Response(body.model_dump_json(), media_type="application/json")
 
@@ -77,13 +97,6 @@ def _integer(form: Mapping[str, bytes], name: str, *, most: int) -> int | None:
     if not body.isdigit() or not 1 <= int(body) <= most:
         raise Refusal("invalid_parameter", f"{name} must be a whole number from 1 to {most}.", part=name)
     return int(body)
-
-
-def _count(answer: Answer, model: LiveModel, metrics: Metrics) -> None:
-    key = (model.manifest.name, str(model.manifest.version))
-    metrics.rows.labels(*key, "+".join(answer.prediction.used)).inc()
-    metrics.decode_seconds.labels(*key).observe(answer.timings.decode_s)
-    metrics.queue_seconds.labels(*key).observe(answer.timings.queue_s)
 
 
 def _body(answer: Answer, model: LiveModel, *, request_id: str, started_s: float) -> schemas.Prediction:

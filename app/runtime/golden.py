@@ -8,6 +8,7 @@ import numpy as np
 
 from app.bundle.folder import Bundle
 from app.bundle.golden import TOLERANCE, load_golden
+from app.bundle.sample import Sample
 from app.runtime.errors import GoldenMismatch
 from app.runtime.predictor import Predictor
 
@@ -18,13 +19,19 @@ class Replay:
     largest_difference: float  # of any probability
 
 
+def golden_samples(bundle: Bundle, predictor: Predictor) -> list[Sample]:
+    """The golden inputs, prepared, in their order."""
+    cases = load_golden(bundle.manifest, bundle.files)
+    return [predictor.prepare(case.raw(bundle.files)) for case in cases]
+
+
 def replay(bundle: Bundle, predictor: Predictor) -> Replay:
     """Answer every golden case, alone and all in one batch.
 
     Raises GoldenMismatch, naming the case, if a probability is off by more than the tolerance.
     """
     cases = load_golden(bundle.manifest, bundle.files)
-    samples = [predictor.prepare(case.raw(bundle.files)) for case in cases]
+    samples = golden_samples(bundle, predictor)
     together = predictor.run(samples)
     largest = 0.0
     for case, sample, batched in zip(cases, samples, together, strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -11,15 +13,34 @@ from app.bundle.folder import Bundle
 from app.bundle.interpret import Prediction, RowOutputs, interpret
 from app.bundle.manifest import Modality
 from app.bundle.prepare import Preparer
-from app.bundle.sample import Batch, RawInputs, Sample, collate
+from app.bundle.sample import Batch, EncoderRun, RawInputs, Sample, collate
 from app.runtime.errors import GraphInvalid, NonFiniteOutput
 from app.runtime.session import Device, Session, open_session
 
 _OUTPUTS = ("logits", "probabilities", "embedding", "modality_probabilities")
 
 
+@dataclass(frozen=True, slots=True)
+class PartRun:
+    """One run of one graph: what it was given and what it took."""
+
+    part: str  # a modality's encoder by its name, or "fusion"
+    rows: int
+    length: int  # of each padded row: tokens, samples, 1
+    padding: int  # elements that no row brought
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A batch's outputs row by row, in order, and the runs that gave them."""
+
+    rows: list[RowOutputs]
+    parts: tuple[PartRun, ...]
+
+
 class Predictor:
-    """A bundle on a device. `run` is for one thread at a time; `prepare` for any number."""
+    """A bundle on a device. `execute` is for one thread at a time; `prepare` for any number."""
 
     def __init__(
         self, bundle: Bundle, *, encoders: dict[Modality, Session], fusion: Session, device: Device
@@ -41,17 +62,24 @@ class Predictor:
         encoders = {name: session(inputs.encoder(name).encoder) for name in inputs.names}
         return cls(bundle, encoders=encoders, fusion=session(bundle.manifest.fusion.graph), device=device)
 
-    def run(self, samples: list[Sample]) -> list[RowOutputs]:
-        """Outputs row by row, in order. Each modality costs only the rows that bring it."""
+    def execute(self, samples: list[Sample]) -> Ran:
+        """Each modality costs only the rows that bring it, and those of like length run together."""
         batch = collate(samples, self.manifest.inputs)
-        fused = self._fusion.run({**self._encode(batch), "present": batch.present})
-        rows = zip(*(fused[name] for name in _OUTPUTS), strict=True)
-        outputs = [RowOutputs(*row) for row in rows]
-        if len(outputs) != len(samples):
-            raise GraphInvalid(
-                f"{self.manifest.fusion.graph}: {len(samples)} rows went in, {len(outputs)} came out."
-            )
-        return outputs
+        features = self._no_features(batch)
+        parts = [self._encode(run, features) for run in batch.runs]
+        started_s = time.perf_counter()
+        fused = self._fusion.run({**features, "present": batch.present})
+        fusion_s = time.perf_counter() - started_s
+        parts.append(PartRun("fusion", rows=batch.size, length=1, padding=0, seconds=fusion_s))
+        rows = [RowOutputs(*row) for row in zip(*(fused[name] for name in _OUTPUTS), strict=True)]
+        if len(rows) != len(samples):
+            graph = self.manifest.fusion.graph
+            raise GraphInvalid(f"{graph}: {len(samples)} rows went in, {len(rows)} came out.")
+        return Ran(rows=rows, parts=tuple(parts))
+
+    def run(self, samples: list[Sample]) -> list[RowOutputs]:
+        """Outputs row by row, in order."""
+        return self.execute(samples).rows
 
     def predict(self, raw: RawInputs, *, top_k: int | None = None) -> Prediction:
         """All four steps for one row. Raises InputError or NonFiniteOutput."""
@@ -64,20 +92,18 @@ class Predictor:
             raise NonFiniteOutput
         return interpret(outputs, sample.present, self.manifest, top_k=top_k)
 
-    def _encode(self, batch: Batch) -> dict[str, NDArray[np.float32]]:
-        """Features of every modality for every row: zeros, which fusion masks, where a row has none."""
-        features: dict[str, NDArray[np.float32]] = {}
-        for modality in self.manifest.inputs.names:
-            width = self.manifest.inputs.encoder(modality).features
-            if modality not in batch.rows:
-                features[f"{modality}_features"] = np.zeros((batch.size, width), np.float32)
-                continue
-            encoded = (
-                self._encoders[modality].run(batch.encoder_inputs[modality])["features"].astype(np.float32)
-            )
-            if len(batch.rows[modality]) < batch.size:
-                spread = np.zeros((batch.size, width), np.float32)
-                spread[batch.rows[modality]] = encoded
-                encoded = spread
-            features[f"{modality}_features"] = encoded
-        return features
+    def _no_features(self, batch: Batch) -> dict[str, NDArray[np.float32]]:
+        """Zeros, which fusion masks, for every row and modality."""
+        inputs = self.manifest.inputs
+        return {
+            f"{name}_features": np.zeros((batch.size, inputs.encoder(name).features), np.float32)
+            for name in inputs.names
+        }
+
+    def _encode(self, run: EncoderRun, features: dict[str, NDArray[np.float32]]) -> PartRun:
+        """Write the run's features into the rows that brought its modality."""
+        started_s = time.perf_counter()
+        encoded = self._encoders[run.modality].run(run.inputs)["features"]
+        seconds = time.perf_counter() - started_s
+        features[f"{run.modality}_features"][run.rows] = encoded
+        return PartRun(run.modality, len(run.rows), run.length, run.padding, seconds)

@@ -72,7 +72,6 @@ def open_session(graph: bytes, *, name: str, device: Device, threads: int) -> Se
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=_providers(device))
     except Exception as error:  # ONNX Runtime's errors share no base class

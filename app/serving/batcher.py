@@ -1,8 +1,7 @@
-"""Inputs in, answers out: whatever waits when the executor is free becomes the next batch.
+"""The executor and the queue in front of it: whatever waits when it is free becomes the next batch.
 
-Work-conserving: nothing waits for company while the executor idles, so a lone request pays no delay and
-batches grow by themselves under load. An input and its reply are one object from admission to answer,
-so an answer cannot reach the wrong caller. Knows no model and no HTTP.
+Who is let in and who goes next is the Schedule's to say; here are the clock, the thread and the replies.
+A row and its reply are one object from admission to answer, so an answer cannot reach the wrong caller.
 """
 
 from __future__ import annotations
@@ -10,18 +9,51 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar, cast
 
-from app.serving.errors import Draining, Overloaded
+from app.runtime.predictor import PartRun
+from app.serving.cost import CostModel
+from app.serving.errors import DeadlineExceeded, Draining, NotReady, Overloaded
+from app.serving.executor import Executor
+from app.serving.schedule import Priority, Refused, Schedule, Ticket
 
 log = logging.getLogger(__name__)
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+Out_co = TypeVar("Out_co", covariant=True)
+
+
+class Outcome(Protocol[Out_co]):
+    """What a run gave: one result for each value, in order, and the parts it was made of."""
+
+    @property
+    def rows(self) -> Sequence[Out_co]: ...
+
+    @property
+    def parts(self) -> Sequence[PartRun]: ...
+
+
+class Work(Protocol[In, Out_co]):
+    """What rows are run by. Rows of the same work share batches."""
+
+    def __hash__(self) -> int: ...
+
+    @property
+    def costs(self) -> CostModel: ...
+
+    def execute(self, values: list[In]) -> Outcome[Out_co]: ...
+
+
+class Observer(Protocol):
+    """Told what happened, for metrics."""
+
+    def ran(self, work: object, parts: Sequence[PartRun], *, rows: int, seconds: float) -> None: ...
+
+    def abandoned(self, priority: Priority) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,107 +66,199 @@ class Batched(Generic[Out]):
     batch_size: int
 
 
-@dataclass(slots=True)
-class _Waiting(Generic[In, Out]):
+@dataclass(frozen=True, slots=True)
+class Job(Generic[In, Out]):
+    """A row's value and where its answer goes."""
+
     value: In
     reply: asyncio.Future[Batched[Out]]
-    since_s: float
+    queued_s: float
+
+    def fail(self, error: BaseException) -> None:
+        if not self.reply.done():  # its caller may have hung up
+            self.reply.set_exception(error)
 
 
 class Batcher(Generic[In, Out]):
-    """Calls `run` with one batch at a time, in a thread of its own.
+    """Runs one batch at a time, in a thread of its own.
 
-    `run` takes up to `max_batch_size` values and returns as many results, in order. If it raises, the
-    batch is split until the value at fault is alone: that caller gets the error, the others their answer.
-    `on_batch` is told the size and the seconds of every run that answered.
+    If a batch raises, it is split until the row at fault is alone: that caller gets the error, the others
+    their answer. Nobody waits beyond their deadline, also when a run hangs; a run of more than `hang_s`
+    makes the batcher refuse new rows until it ends.
     """
 
     def __init__(
         self,
-        run: Callable[[list[In]], Sequence[Out]],
+        schedule: Schedule[Job[In, Out]],
         *,
-        max_batch_size: int,
-        max_queue: int,
-        on_batch: Callable[[int, float], None],
+        observer: Observer,
+        hang_s: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._run = run
-        self._max_batch_size = max_batch_size
-        self._max_queue = max_queue
-        self._on_batch = on_batch
-        self._queue: deque[_Waiting[In, Out]] = deque()
+        self._schedule = schedule
+        self._observer = observer
+        self._hang_s = hang_s
+        self._clock = clock
         self._arrival = asyncio.Event()
         self._draining = False
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="executor")
+        self._executor = Executor()
         self._loop: asyncio.Task[None] | None = None
+        self._running_since_s: float | None = None
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.create_task(self._serve(), name="batcher")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Refuse new work, answer what is queued, stop."""
+        """Refuse new rows, answer everyone let in, stop; a run that hangs is left behind."""
+        self.drain()
+        assert self._loop is not None, "left without being entered"
+        while not self._loop.done() and not self.is_stuck:
+            await asyncio.wait({self._loop}, timeout=0.1)
+        self._loop.cancel()
+        self._executor.close()
+
+    def drain(self) -> None:
+        """Admit nobody from now on."""
         self._draining = True
         self._arrival.set()
-        assert self._loop is not None, "left without being entered"
-        await self._loop
-        self._executor.shutdown()
 
     @property
-    def depth(self) -> int:
-        """How many wait for the next batch."""
-        return len(self._queue)
+    def is_draining(self) -> bool:
+        return self._draining
 
-    async def submit(self, value: In) -> Batched[Out]:
-        """Wait for the answer to one value. Raises Overloaded, Draining, or what `run` raised for it."""
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the present run takes so long that it may never end."""
+        return self.running_s > self._hang_s
+
+    @property
+    def running_s(self) -> float:
+        """For how long the present run has been going; 0 between runs."""
+        return 0.0 if self._running_since_s is None else self._clock() - self._running_since_s
+
+    def waiting(self, priority: Priority) -> int:
+        """Decoded rows that wait for their run."""
+        return self._schedule.waiting(priority)
+
+    @property
+    def open_rows(self) -> int:
+        """Rows let in and not yet answered."""
+        return self._schedule.open_rows
+
+    @property
+    def open_bytes(self) -> int:
+        return self._schedule.open_bytes
+
+    @contextmanager
+    def admit(
+        self, costs: CostModel, *, priority: Priority, timeout_s: float, size_bytes: int
+    ) -> Iterator[Ticket[Job[In, Out]]]:
+        """A place for one row, held while the block reads, decodes and submits it.
+
+        Raises Draining, NotReady, or Overloaded if the row could not be answered within `timeout_s`.
+        """
         if self._draining:
             raise Draining("The server is stopping. Send the request to another one.")
-        if len(self._queue) >= self._max_queue:
-            raise Overloaded("Too many requests are waiting. Try again later.")
+        if self.is_stuck:
+            raise NotReady("The model does not answer. Send the request to another server.")
+        now_s = self._clock()
+        try:
+            ticket = self._schedule.admit(
+                now_s,
+                priority=priority,
+                deadline_s=now_s + timeout_s,
+                size_bytes=size_bytes,
+                cost_s=costs.mean_row_s,
+                launch_s=costs.launch_s,
+            )
+        except Refused as refused:
+            message = "Too much is waiting to answer in time. Try again later."
+            raise Overloaded(message, retry_after_s=refused.wait_s) from None
+        try:
+            yield ticket
+        except asyncio.CancelledError:
+            self._observer.abandoned(priority)
+            raise
+        finally:
+            self._schedule.leave(ticket)
+            self._arrival.set()
+
+    def arrived(self, ticket: Ticket[Job[In, Out]]) -> None:
+        """The row's body is in; from now on its wait is ours."""
+        ticket.arrived_s = self._clock()
+
+    def left_s(self, ticket: Ticket[Job[In, Out]]) -> float:
+        """Seconds until the row's deadline."""
+        return ticket.deadline_s - self._clock()
+
+    async def submit(
+        self, ticket: Ticket[Job[In, Out]], work: Work[In, Out], value: In, *, cost_s: float
+    ) -> Batched[Out]:
+        """Wait for the answer. Raises DeadlineExceeded, or what `work` raised for this row."""
+        now_s = self._clock()
         reply: asyncio.Future[Batched[Out]] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(value, reply, time.perf_counter()))
+        job = Job(value, reply, queued_s=now_s)
+        self._schedule.enqueue(ticket, now_s, key=work, payload=job, cost_s=cost_s)
         self._arrival.set()
-        return await reply
+        try:
+            async with asyncio.timeout(ticket.deadline_s - now_s):
+                return await reply
+        except TimeoutError:
+            raise _deadline_exceeded() from None
 
     async def _serve(self) -> None:
-        while not self._draining or self._queue:
-            if batch := self._take():
-                await self._answer(batch)
+        while self._schedule.open_rows or not self._draining:
+            self._arrival.clear()
+            taken = self._schedule.take(self._clock())
+            for ticket in taken.expired:
+                _job(ticket).fail(_deadline_exceeded())
+            if taken.batch:
+                await self._run(taken.batch)
             else:
-                self._arrival.clear()
-                if not self._draining:
-                    await self._arrival.wait()
+                await self._arrival.wait()
 
-    def _take(self) -> list[_Waiting[In, Out]]:
-        """The oldest that still have someone waiting for them."""
-        batch: list[_Waiting[In, Out]] = []
-        while self._queue and len(batch) < self._max_batch_size:
-            waiting = self._queue.popleft()
-            if not waiting.reply.done():  # done means that its caller hung up
-                batch.append(waiting)
-        return batch
-
-    async def _answer(self, batch: list[_Waiting[In, Out]]) -> None:
-        started_s = time.perf_counter()
-        loop = asyncio.get_running_loop()
+    async def _run(self, batch: list[Ticket[Job[In, Out]]]) -> None:
+        work = cast("Work[In, Out]", batch[0].key)
+        self._running_since_s = self._clock()
+        self._schedule.started(self._running_since_s, launch_s=work.costs.launch_s)
         try:
-            results = await loop.run_in_executor(self._executor, self._call, [w.value for w in batch])
-        except Exception as error:
-            if len(batch) > 1:
-                await self._answer(batch[: len(batch) // 2])
-                await self._answer(batch[len(batch) // 2 :])
-                return
-            log.exception("one row made the model fail")
-            if not batch[0].reply.done():
-                batch[0].reply.set_exception(error)
-            return
-        run_s = time.perf_counter() - started_s
-        self._on_batch(len(batch), run_s)
-        for waiting, value in zip(batch, results, strict=True):
-            if not waiting.reply.done():  # its caller may have hung up meanwhile
-                waiting.reply.set_result(Batched(value, started_s - waiting.since_s, run_s, len(batch)))
+            await self._answer(work, [_job(ticket) for ticket in batch])
+        finally:
+            self._running_since_s = None
+            self._schedule.finished(self._clock())
 
-    def _call(self, values: list[In]) -> Sequence[Out]:
-        results = self._run(values)
-        if len(results) != len(values):
-            raise RuntimeError(f"{len(values)} values went in, {len(results)} came out")
-        return results
+    async def _answer(self, work: Work[In, Out], jobs: list[Job[In, Out]]) -> None:
+        started_s = self._clock()
+        try:
+            outcome = await self._executor.call(_checked, work, [job.value for job in jobs])
+        except Exception as error:
+            if len(jobs) == 1:
+                log.exception("one row made the model fail")
+                jobs[0].fail(error)
+                return
+            await self._answer(work, jobs[: len(jobs) // 2])
+            await self._answer(work, jobs[len(jobs) // 2 :])
+            return
+        run_s = self._clock() - started_s
+        for job, value in zip(jobs, outcome.rows, strict=True):
+            if not job.reply.done():  # its caller may have hung up
+                job.reply.set_result(Batched(value, started_s - job.queued_s, run_s, len(jobs)))
+        work.costs.observe(outcome.parts, rows=len(jobs), total_s=run_s)
+        self._observer.ran(work, outcome.parts, rows=len(jobs), seconds=run_s)
+
+
+def _checked(work: Work[In, Out], values: list[In]) -> Outcome[Out]:
+    outcome = work.execute(values)
+    if len(outcome.rows) != len(values):
+        raise RuntimeError(f"{len(values)} values went in, {len(outcome.rows)} came out")
+    return outcome
+
+
+def _job(ticket: Ticket[Job[In, Out]]) -> Job[In, Out]:
+    assert ticket.payload is not None, "a queued ticket has its job"
+    return ticket.payload
+
+
+def _deadline_exceeded() -> DeadlineExceeded:
+    return DeadlineExceeded("There was no time left to answer. Allow more, or send less at once.")

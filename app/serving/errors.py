@@ -1,8 +1,10 @@
 """What can keep an accepted form from being answered.
 
-* ServingError
-  + Overloaded        the queue is full: try again later
+* ServingError        carries a message for the caller
+  + Overloaded        too much waits to answer in time: try again later
   + Draining          the server is about to stop: try elsewhere
+  + NotReady          a run hangs: try elsewhere
+  + DeadlineExceeded  the time that the caller gave is over
   + ModelNotFound     no live bundle has that name or version
   + ModelAmbiguous    several models are live and none was named
 * NoLiveModel         the operator must act: there is nothing to serve
@@ -21,11 +23,23 @@ class ServingError(Exception):
 
 
 class Overloaded(ServingError):
-    """More is waiting than can be answered in reasonable time."""
+    """More is waiting than can be answered in time. `retry_after_s` is when that should be over."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class Draining(ServingError):
     """No new work is taken."""
+
+
+class NotReady(ServingError):
+    """The model does not answer at present."""
+
+
+class DeadlineExceeded(ServingError):
+    """The answer would come after the time that the caller, or the server's limit, allows."""
 
 
 class ModelNotFound(ServingError):

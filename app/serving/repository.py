@@ -14,7 +14,7 @@ from pathlib import Path
 from app.bundle.errors import BundleError, ManifestInvalid
 from app.bundle.folder import read_bundle
 from app.runtime.errors import DeviceUnavailable, RuntimeFault
-from app.runtime.golden import replay
+from app.runtime.golden import golden_samples, replay
 from app.runtime.predictor import Predictor
 from app.runtime.session import Device
 from app.serving.errors import ModelAmbiguous, ModelNotFound, NoLiveModel
@@ -36,7 +36,7 @@ class Refused:
 class Opened:
     """What a models folder gave."""
 
-    predictors: tuple[Predictor, ...]
+    models: tuple[LiveModel, ...]
     refused: tuple[Refused, ...]
 
 
@@ -45,24 +45,24 @@ def open_models(folder: Path, *, device: Device, threads: int) -> Opened:
 
     Raises NoLiveModel if none can serve, DeviceUnavailable if the device cannot.
     """
-    predictors: list[Predictor] = []
+    models: list[LiveModel] = []
     refused: list[Refused] = []
     for path in _versions(folder):
         name, version = path.parent.name, int(path.name)
         try:
-            predictors.append(_open_verified(path, device=device, threads=threads))
+            models.append(_open_verified(path, device=device, threads=threads))
         except DeviceUnavailable:
             raise
         except (BundleError, RuntimeFault) as error:
             log.error("bundle refused: %s", error, extra={"model": name, "version": version})  # noqa: TRY400
             refused.append(Refused(name=name, version=version, reason=str(error)))
-    if not predictors:
+    if not models:
         reasons = "".join(f" {bad.name}/{bad.version}: {bad.reason}" for bad in refused)
         raise NoLiveModel(f"{folder}: no bundle at <name>/<version> can be served.{reasons}")
-    return Opened(predictors=tuple(predictors), refused=tuple(refused))
+    return Opened(models=tuple(models), refused=tuple(refused))
 
 
-def _open_verified(path: Path, *, device: Device, threads: int) -> Predictor:
+def _open_verified(path: Path, *, device: Device, threads: int) -> LiveModel:
     bundle = read_bundle(path)
     manifest = bundle.manifest
     if (manifest.name, str(manifest.version)) != (path.parent.name, path.name):
@@ -72,10 +72,12 @@ def _open_verified(path: Path, *, device: Device, threads: int) -> Predictor:
         )
     predictor = Predictor.open(bundle, device=device, threads=threads)
     replay(bundle, predictor)
+    model = LiveModel(predictor)
+    model.warm_up(golden_samples(bundle, predictor))
     log.info(
         "model opened", extra={"model": manifest.name, "version": manifest.version, "device": str(device)}
     )
-    return predictor
+    return model
 
 
 def _versions(folder: Path) -> Iterator[Path]:
@@ -99,6 +101,11 @@ class Repository:
 
     def __iter__(self) -> Iterator[LiveModel]:
         return iter(self._models.values())
+
+    @property
+    def dearest(self) -> LiveModel:
+        """The model whose rows cost most: what to expect of a request that is not read yet."""
+        return max(self, key=lambda model: model.costs.mean_row_s)
 
     def find(self, name: str | None = None, version: int | None = None) -> LiveModel:
         """The named model, or the default; the highest version unless one is named.

@@ -59,7 +59,11 @@ def test_metrics_count_what_happened(server: Server) -> None:
     assert grown(f'trichord_rows_total{{modalities="image+audio",{model}}}') == 1
     for stage in ("decode", "queue", "run"):
         assert grown(f"trichord_{stage}_seconds_count{{{model}}}") == 1
-    assert after[f"trichord_waiting{{{model}}}"] == 0
+    for part, runs in (("image", 1), ("audio", 1), ("fusion", 1)):
+        assert grown(f'trichord_part_seconds_count{{model="tiny",part="{part}",version="1"}}') == runs
+    assert after['trichord_waiting{priority="interactive"}'] == 0
+    assert after["trichord_open_rows"] == 0
+    assert after["trichord_open_bytes"] == 0
 
 
 def test_no_request_can_add_a_series(server: Server) -> None:

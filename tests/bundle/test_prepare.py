@@ -104,6 +104,20 @@ def test_collate_pads_and_remembers_who_brought_what() -> None:
         [Sample(text=short), Sample(image=np.zeros((8, 8, 3), np.uint8)), Sample(text=long)], INPUTS
     )
     assert batch.present.tolist() == [[False, True, False], [True, False, False], [False, True, False]]
-    assert batch.rows["text"].tolist() == [0, 2]
-    assert batch.encoder_inputs["text"]["text"].tolist() == [[5, 0, 0], [1, 2, 3]]
-    assert "audio" not in batch.rows
+    image, text = batch.runs
+    assert (image.modality, image.rows.tolist()) == ("image", [1])
+    assert (text.modality, text.rows.tolist(), text.length, text.padding) == ("text", [0, 2], 3, 2)
+    assert text.inputs["text"].tolist() == [[5, 0, 0], [1, 2, 3]]
+
+
+@given(st.lists(st.integers(1, 20_000), min_size=1, max_size=40))
+def test_rows_of_like_length_run_together(lengths: list[int]) -> None:
+    """Every row once; no run pads more than another run would cost; a single length is a single run."""
+    batch = collate([Sample(audio=np.ones(n, np.float32)) for n in lengths], INPUTS)
+    assert sorted(row for run in batch.runs for row in run.rows) == list(range(len(lengths)))
+    for run in batch.runs:
+        chosen = [lengths[row] for row in run.rows]
+        assert run.length == max(chosen)
+        assert run.padding == sum(run.length - n for n in chosen) <= 2_000
+        assert run.inputs["audio_length"].tolist() == chosen
+    assert len(batch.runs) <= len(set(lengths))

@@ -1,184 +1,290 @@
-"""Who goes when, and that everyone gets their own answer or their own error, exactly once."""
+"""Everyone gets their own answer or their own error, exactly once, whatever the executor does."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.runtime.predictor import PartRun
 from app.serving.batcher import Batched, Batcher
-from app.serving.errors import Draining, Overloaded
+from app.serving.cost import CostModel
+from app.serving.errors import DeadlineExceeded, Draining, NotReady, Overloaded
+from app.serving.schedule import Priority, Schedule
+
+INTERACTIVE = Priority.INTERACTIVE
+
+
+@dataclass
+class Results:
+    rows: Sequence[int]
+    parts: Sequence[PartRun] = ()
 
 
 class Echo:
-    """An executor that answers its inputs, remembers batch sizes, and runs only while its gate is open."""
+    """Work that negates its values, remembers batch sizes, and can be told to misbehave.
 
-    def __init__(self, *, poison: frozenset[int] = frozenset(), open_gate: bool = True) -> None:
+    Values in `poison` raise, in `short` lose a result, and it runs only while its gate is open.
+    """
+
+    def __init__(
+        self,
+        *,
+        poison: frozenset[int] = frozenset(),
+        short: frozenset[int] = frozenset(),
+        is_open: bool = True,
+    ) -> None:
+        self.costs = CostModel()
         self.sizes: list[int] = []
         self.gate = threading.Event()
-        self._poison = poison
-        if open_gate:
+        self._poison, self._short = poison, short
+        if is_open:
             self.gate.set()
 
-    def __call__(self, values: list[int]) -> Sequence[int]:
-        assert self.gate.wait(10)
+    def execute(self, values: list[int]) -> Results:
+        self.gate.wait(20)
         self.sizes.append(len(values))
         if self._poison & set(values):
             raise ValueError("poison")
-        return [-value for value in values]
+        return Results([-value for value in values if value not in self._short])
 
 
-def ignore(_size: int, _run_s: float) -> None: ...
+@dataclass
+class Told:
+    """An observer that remembers."""
+
+    rows: list[int] = field(default_factory=list)
+    left: int = 0
+
+    def ran(self, _work: object, _parts: Sequence[PartRun], *, rows: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.rows.append(rows)
+
+    def abandoned(self, _priority: Priority) -> None:
+        self.left += 1
 
 
 def batcher(
-    run: Callable[[list[int]], Sequence[int]], *, max_batch_size: int = 4, max_queue: int = 100
+    *, max_batch_size: int = 4, max_rows: int = 100, hang_s: float = 10, told: Told | None = None
 ) -> Batcher[int, int]:
-    return Batcher(run, max_batch_size=max_batch_size, max_queue=max_queue, on_batch=ignore)
+    places = Schedule(max_batch_size=max_batch_size, max_rows=max_rows, max_bytes=1000)
+    return Batcher(places, observer=told or Told(), hang_s=hang_s)
 
 
-async def all_waiting(queue: Batcher[int, int], count: int) -> None:
-    while queue.depth < count:  # noqa: ASYNC110 - the batcher has no business telling tests
+async def ask(queue: Batcher[int, int], work: Echo, value: int, *, timeout_s: float = 30.0) -> Batched[int]:
+    with queue.admit(work.costs, priority=INTERACTIVE, timeout_s=timeout_s, size_bytes=1) as ticket:
+        queue.arrived(ticket)
+        return await queue.submit(ticket, work, value, cost_s=0.0)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    give_up_s = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < give_up_s
         await asyncio.sleep(0)
 
 
-def test_a_lone_request_does_not_wait_for_company() -> None:
-    async def scenario() -> Batched[int]:
-        async with batcher(Echo()) as queue:
-            return await queue.submit(7)
+async def running(queue: Batcher[int, int], work: Echo, value: int = 0) -> asyncio.Task[Batched[int]]:
+    """A row that the executor has begun with."""
+    task = asyncio.create_task(ask(queue, work, value))
+    await until(lambda: queue.running_s > 0)
+    return task
 
-    answer = asyncio.run(scenario())
-    assert (answer.value, answer.batch_size) == (-7, 1)
+
+async def waiting(
+    queue: Batcher[int, int], work: Echo, values: Sequence[int]
+) -> list[asyncio.Task[Batched[int]]]:
+    """Rows in the queue, in this order."""
+    before = queue.waiting(INTERACTIVE)
+    tasks = [asyncio.create_task(ask(queue, work, value)) for value in values]
+    await until(lambda: queue.waiting(INTERACTIVE) == before + len(values))
+    return tasks
+
+
+def play(
+    scenario: Callable[[Batcher[int, int]], Awaitable[object]], queue: Batcher[int, int] | None = None
+) -> None:
+    async def entered() -> None:
+        async with queue or batcher() as open_queue:
+            await scenario(open_queue)
+
+    asyncio.run(entered())
+
+
+def test_a_lone_request_does_not_wait_for_company() -> None:
+    async def scenario(queue: Batcher[int, int]) -> None:
+        answer = await ask(queue, Echo(), 7)
+        assert (answer.value, answer.batch_size) == (-7, 1)
+
+    play(scenario)
 
 
 def test_what_waits_while_the_executor_runs_becomes_the_next_batch() -> None:
-    echo = Echo(open_gate=False)
+    async def scenario(queue: Batcher[int, int]) -> None:
+        work = Echo(is_open=False)
+        first = await running(queue, work)
+        rest = await waiting(queue, work, range(1, 7))
+        work.gate.set()
+        answers = await asyncio.gather(first, *rest)
+        assert work.sizes == [1, 4, 2]
+        assert [answer.value for answer in answers] == [0, -1, -2, -3, -4, -5, -6]
+        assert [answer.batch_size for answer in answers] == [1, 4, 4, 4, 4, 2, 2]
 
-    async def scenario() -> list[Batched[int]]:
-        async with batcher(echo) as queue:
-            first = asyncio.create_task(queue.submit(0))
-            await asyncio.sleep(0.01)  # it is running now
-            rest = [asyncio.create_task(queue.submit(value)) for value in range(1, 7)]
-            await all_waiting(queue, 6)
-            echo.gate.set()
-            return await asyncio.gather(first, *rest)
-
-    answers = asyncio.run(scenario())
-    assert echo.sizes == [1, 4, 2]
-    assert [answer.value for answer in answers] == [0, -1, -2, -3, -4, -5, -6]
-    assert [answer.batch_size for answer in answers] == [1, 4, 4, 4, 4, 2, 2]
+    play(scenario)
 
 
-def test_hanging_up_does_not_shift_the_answers() -> None:
-    echo = Echo(open_gate=False)
+def test_one_of_eight_hangs_up_and_seven_are_answered() -> None:
+    told = Told()
 
-    async def scenario() -> list[Batched[int] | BaseException]:
-        async with batcher(echo, max_batch_size=8) as queue:
-            blocker = asyncio.create_task(queue.submit(0))
-            await asyncio.sleep(0.01)
-            tasks = [asyncio.create_task(queue.submit(value)) for value in range(1, 9)]
-            await all_waiting(queue, 8)
-            tasks[2].cancel()
-            await asyncio.sleep(0)
-            echo.gate.set()
-            await blocker
-            return await asyncio.gather(*tasks, return_exceptions=True)
+    async def scenario(queue: Batcher[int, int]) -> None:
+        work = Echo(is_open=False)
+        blocker = await running(queue, work)
+        tasks = await waiting(queue, work, range(1, 9))
+        tasks[2].cancel()
+        await until(lambda: queue.waiting(INTERACTIVE) == 7)
+        work.gate.set()
+        await blocker
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(answers.pop(2), asyncio.CancelledError)
+        assert [a.value for a in answers if isinstance(a, Batched)] == [-1, -2, -4, -5, -6, -7, -8]
+        assert work.sizes == [1, 7], "the row of the caller who left was never run"
 
-    answers = asyncio.run(scenario())
-    assert isinstance(answers.pop(2), asyncio.CancelledError)
-    assert [a.value for a in answers if isinstance(a, Batched)] == [-1, -2, -4, -5, -6, -7, -8]
-    assert echo.sizes == [1, 7], "the row of the caller who left was never run"
-
-
-def test_one_bad_row_fails_alone() -> None:
-    echo = Echo(poison=frozenset({3}), open_gate=False)
-
-    async def scenario() -> list[Batched[int] | BaseException]:
-        async with batcher(echo, max_batch_size=8) as queue:
-            tasks = [asyncio.create_task(queue.submit(value)) for value in range(8)]
-            await all_waiting(queue, 8)
-            echo.gate.set()
-            return await asyncio.gather(*tasks, return_exceptions=True)
-
-    answers = asyncio.run(scenario())
-    assert isinstance(answers.pop(3), ValueError)
-    assert [a.value for a in answers if isinstance(a, Batched)] == [0, -1, -2, -4, -5, -6, -7]
+    play(scenario, batcher(max_batch_size=8, told=told))
+    assert told.left == 1
+    assert told.rows == [1, 7]
 
 
-def test_a_short_answer_is_an_error_and_not_a_hang() -> None:
+@pytest.mark.parametrize("fault", ["poison", "short"])
+def test_one_bad_row_fails_alone(fault: str) -> None:
+    async def scenario(queue: Batcher[int, int]) -> None:
+        work = Echo(is_open=False, **{fault: frozenset({3})})
+        blocker = await running(queue, work, 99)
+        tasks = await waiting(queue, work, range(8))
+        work.gate.set()
+        await blocker
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(answers.pop(3), ValueError if fault == "poison" else RuntimeError)
+        assert [a.value for a in answers if isinstance(a, Batched)] == [0, -1, -2, -4, -5, -6, -7]
+
+    play(scenario, batcher(max_batch_size=8))
+
+
+def test_nobody_waits_beyond_their_deadline_also_when_a_run_hangs() -> None:
+    async def scenario(queue: Batcher[int, int]) -> None:
+        work = Echo(is_open=False)
+        stuck = asyncio.create_task(ask(queue, work, 1, timeout_s=0.05))
+        await until(lambda: queue.running_s > 0)
+        with pytest.raises(DeadlineExceeded):
+            await ask(queue, work, 2, timeout_s=0.05)
+        with pytest.raises(DeadlineExceeded):
+            await stuck
+        work.gate.set()
+        assert (await ask(queue, work, 3)).value == -3, "the executor lives on"
+
+    play(scenario)
+
+
+def test_a_run_that_hangs_makes_it_refuse_until_it_ends() -> None:
+    async def scenario(queue: Batcher[int, int]) -> None:
+        work = Echo(is_open=False)
+        hanging = await running(queue, work)
+        await until(lambda: queue.is_stuck)
+        with pytest.raises(NotReady):
+            await ask(queue, work, 1)
+        work.gate.set()
+        await hanging
+        assert not queue.is_stuck
+        assert (await ask(queue, work, 2)).value == -2
+
+    play(scenario, batcher(hang_s=0.02))
+
+
+def test_leaving_does_not_wait_for_a_run_that_hangs() -> None:
+    work = Echo(is_open=False)
+
+    async def scenario(queue: Batcher[int, int]) -> None:
+        (await running(queue, work)).cancel()
+
+    started_s = time.monotonic()
+    play(scenario, batcher(hang_s=0.02))
+    assert time.monotonic() - started_s < 10, "the run itself would have lasted 20 s"
+    work.gate.set()
+
+
+def test_a_full_house_refuses_at_once() -> None:
+    async def scenario(queue: Batcher[int, int]) -> None:
+        work = Echo(is_open=False)
+        tasks = [await running(queue, work), *await waiting(queue, work, (1, 2))]
+        with pytest.raises(Overloaded):
+            await ask(queue, work, 3)
+        work.gate.set()
+        await asyncio.gather(*tasks)
+        assert (await ask(queue, work, 4)).value == -4
+
+    play(scenario, batcher(max_rows=3))
+
+
+def test_leaving_answers_everyone_already_let_in() -> None:
+    tasks: list[asyncio.Task[Batched[int]]] = []
+
     async def scenario() -> None:
-        async with batcher(lambda values: values[:-1]) as queue:
-            await queue.submit(1)
-
-    with pytest.raises(RuntimeError, match="1 values went in, 0 came out"):
-        asyncio.run(scenario())
-
-
-def test_a_full_queue_refuses_at_once() -> None:
-    echo = Echo(open_gate=False)
-
-    async def scenario() -> None:
-        async with batcher(echo, max_queue=2) as queue:
-            running = asyncio.create_task(queue.submit(0))
-            await asyncio.sleep(0.01)
-            waiting = [asyncio.create_task(queue.submit(value)) for value in (1, 2)]
-            await all_waiting(queue, 2)
-            with pytest.raises(Overloaded):
-                await queue.submit(3)
-            echo.gate.set()
-            await asyncio.gather(running, *waiting)
+        work = Echo(is_open=False)
+        async with batcher() as queue:
+            tasks.extend([await running(queue, work), *await waiting(queue, work, range(1, 9))])
+            asyncio.get_running_loop().call_later(0.01, work.gate.set)
+        with pytest.raises(Draining):
+            await ask(queue, work, 99)
+        answers = await asyncio.gather(*tasks)
+        assert [answer.value for answer in answers] == [-value for value in range(9)]
 
     asyncio.run(scenario())
 
 
-def test_leaving_answers_everyone_already_let_in() -> None:
-    echo = Echo(open_gate=False)
-
-    async def scenario() -> list[Batched[int]]:
-        async with batcher(echo) as queue:
-            tasks = [asyncio.create_task(queue.submit(value)) for value in range(9)]
-            await all_waiting(queue, 9)
-            asyncio.get_running_loop().call_later(0.01, echo.gate.set)
-        with pytest.raises(Draining):
-            await queue.submit(99)
-        return await asyncio.gather(*tasks)
-
-    assert [answer.value for answer in asyncio.run(scenario())] == [-value for value in range(9)]
-
-
 @settings(deadline=None)
 @given(
-    plan=st.lists(st.sampled_from(["submit", "poison", "cancel", "pause"]), min_size=1, max_size=60),
+    plan=st.lists(
+        st.sampled_from(["submit", "poison", "short", "hurry", "cancel", "pause"]), min_size=1, max_size=60
+    ),
     max_batch_size=st.integers(1, 7),
 )
 def test_every_caller_gets_exactly_their_own(plan: list[str], max_batch_size: int) -> None:
-    """Whatever mix of bad rows, hang-ups and pauses: own answer, own error, or own cancellation."""
-    poison = frozenset(index for index, step in enumerate(plan) if step == "poison")
-    echo = Echo(poison=poison)
+    """Whatever mix of faults, deadlines, hang-ups and pauses: own answer, own error, or own cancellation."""
+    told = {step: frozenset(at for at, name in enumerate(plan) if name == step) for step in set(plan)}
+    allowed: dict[type[BaseException], frozenset[int]] = {
+        ValueError: told.get("poison", frozenset()),
+        RuntimeError: told.get("short", frozenset()),
+        DeadlineExceeded: told.get("hurry", frozenset()),
+        Overloaded: told.get("hurry", frozenset()),
+        asyncio.CancelledError: frozenset(range(len(plan))),
+    }
+    work = Echo(poison=allowed[ValueError], short=allowed[RuntimeError])
 
     async def scenario() -> list[tuple[int, Batched[int] | BaseException]]:
         tasks: dict[int, asyncio.Task[Batched[int]]] = {}
-        async with batcher(echo, max_batch_size=max_batch_size) as queue:
+        async with batcher(max_batch_size=max_batch_size) as queue:
             for index, step in enumerate(plan):
-                if step in ("submit", "poison"):
-                    tasks[index] = asyncio.create_task(queue.submit(index))
-                elif step == "cancel" and tasks:
+                if step == "cancel" and tasks:
                     tasks[max(tasks)].cancel()
-                else:
+                elif step in ("cancel", "pause"):
                     await asyncio.sleep(0)
-            await asyncio.sleep(0)  # everyone has queued up before the door closes
+                else:
+                    timeout_s = 0.0005 if step == "hurry" else 30
+                    tasks[index] = asyncio.create_task(ask(queue, work, index, timeout_s=timeout_s))
+            await asyncio.sleep(0)  # everyone has asked before the door closes
         results = await asyncio.gather(*tasks.values(), return_exceptions=True)
+        assert queue.open_rows == queue.open_bytes == 0
         return list(zip(tasks, results, strict=True))
 
     for index, result in asyncio.run(scenario()):
         if isinstance(result, Batched):
             assert result.value == -index
-            assert index not in poison
-        elif not isinstance(result, asyncio.CancelledError):
-            assert isinstance(result, ValueError)
-            assert index in poison
-    assert max(echo.sizes, default=0) <= max_batch_size
+            assert index not in allowed[ValueError] | allowed[RuntimeError]
+        else:
+            assert index in allowed[type(result)]
+    assert max(work.sizes, default=0) <= max_batch_size

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from app.runtime.session import Device
 from app.serving.errors import ModelAmbiguous, ModelNotFound, NoLiveModel
-from app.serving.model import LiveModel
 from app.serving.repository import Repository, open_models
 from tests import tiny
 
 CPU = Device("cpu")
 
 
-def ignore(_size: int, _run_s: float) -> None: ...
-
-
 def repository(folder: Path, *, default: str | None = None) -> Repository:
     opened = open_models(folder, device=CPU, threads=1)
-    models = [
-        LiveModel(predictor, pool=ThreadPoolExecutor(1), max_batch_size=1, max_queue=1, on_batch=ignore)
-        for predictor in opened.predictors
-    ]
-    return Repository(models, refused=opened.refused, default=default)
+    return Repository(opened.models, refused=opened.refused, default=default)
 
 
 def found(models: Repository, *which: object) -> tuple[str, int]:
@@ -73,3 +64,12 @@ def test_a_bad_bundle_is_refused_and_the_others_serve(tmp_path: Path) -> None:
 def test_an_empty_folder_serves_nothing(tmp_path: Path) -> None:
     with pytest.raises(NoLiveModel):
         open_models(tmp_path, device=CPU, threads=1)
+
+
+def test_a_live_model_knows_its_costs_before_the_first_request(tmp_path: Path) -> None:
+    tiny.write(tmp_path)
+    models = repository(tmp_path)
+    model = models.find()
+    assert model is models.dearest
+    assert model.costs.mean_row_s > 0
+    assert model.costs.launch_s > 0

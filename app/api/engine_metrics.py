@@ -1,0 +1,44 @@
+"""What the engine tells, as metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from app.metrics import Metrics
+from app.runtime.predictor import PartRun
+from app.serving.engine import Answer
+from app.serving.model import LiveModel
+from app.serving.schedule import Priority
+
+
+def model_labels(model: LiveModel) -> tuple[str, str]:
+    """The labels model and version."""
+    return model.manifest.name, str(model.manifest.version)
+
+
+class EngineMetrics:
+    """Observes batches; the routes add what they know of single rows."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def ran(self, work: object, parts: Sequence[PartRun], *, rows: int, seconds: float) -> None:
+        assert isinstance(work, LiveModel), "the engine runs live models"
+        labels = model_labels(work)
+        self._metrics.batch_size.labels(*labels).observe(rows)
+        self._metrics.run_seconds.labels(*labels).observe(seconds)
+        for part in parts:
+            self._metrics.part_seconds.labels(*labels, part.part).observe(part.seconds)
+            self._metrics.elements.labels(*labels, part.part).inc(part.rows * part.length)
+            self._metrics.padding.labels(*labels, part.part).inc(part.padding)
+
+    def abandoned(self, priority: Priority) -> None:
+        self._metrics.abandoned.labels(priority.value).inc()
+
+
+def count_answer(metrics: Metrics, model: LiveModel, answer: Answer) -> None:
+    """One row was answered."""
+    labels = model_labels(model)
+    metrics.rows.labels(*labels, "+".join(answer.prediction.used)).inc()
+    metrics.decode_seconds.labels(*labels).observe(answer.timings.decode_s)
+    metrics.queue_seconds.labels(*labels).observe(answer.timings.queue_s)

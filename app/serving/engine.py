@@ -1,0 +1,124 @@
+"""From a raw row to its answer: admitted, decoded, batched, interpreted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Self
+
+from app.bundle.interpret import Prediction, RowOutputs
+from app.bundle.sample import InputWarning, RawInputs, Sample
+from app.serving.batcher import Batched, Batcher, Job, Observer
+from app.serving.cost import CostModel
+from app.serving.model import LiveModel
+from app.serving.schedule import Priority, Schedule, Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one engine takes on."""
+
+    max_batch_size: int
+    max_rows: int  # let in and not yet answered
+    max_bytes: int  # of the bodies of those rows
+    hang_s: float  # a run of more is taken for one that never ends
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where a row's time went, in seconds."""
+
+    decode_s: float
+    queue_s: float
+    run_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    prediction: Prediction
+    outputs: RowOutputs
+    warnings: tuple[InputWarning, ...]
+    timings: Timings
+    batch_size: int
+
+
+class Engine:
+    """One executor, and threads that decode for it. An async context manager: leaving answers who is in."""
+
+    def __init__(self, limits: Limits, *, decode_threads: int, observer: Observer) -> None:
+        schedule: Schedule[Job[Sample, RowOutputs]] = Schedule(
+            max_batch_size=limits.max_batch_size, max_rows=limits.max_rows, max_bytes=limits.max_bytes
+        )
+        self.batcher: Batcher[Sample, RowOutputs] = Batcher(schedule, observer=observer, hang_s=limits.hang_s)
+        self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+
+    async def __aenter__(self) -> Self:
+        await self.batcher.__aenter__()
+        return self
+
+    async def __aexit__(self, *exit_info: object) -> None:
+        await self.batcher.__aexit__(*exit_info)
+        self._pool.shutdown()
+
+    @contextmanager
+    def admit(
+        self, costs: CostModel, *, priority: Priority, timeout_s: float, size_bytes: int
+    ) -> Iterator[Place]:
+        """A place for one row, before its body is read. `costs` are of the model that it will probably ask.
+
+        Raises Overloaded, Draining or NotReady.
+        """
+        with self.batcher.admit(
+            costs, priority=priority, timeout_s=timeout_s, size_bytes=size_bytes
+        ) as ticket:
+            yield Place(self, ticket, costs)
+
+    async def prepare(self, model: LiveModel, raw: RawInputs) -> Sample:
+        """Decode in a thread, so that neither the event loop nor the executor waits for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, model.predictor.prepare, raw)
+
+
+class Place:
+    """One row's way through the engine."""
+
+    def __init__(self, engine: Engine, ticket: Ticket[Job[Sample, RowOutputs]], costs: CostModel) -> None:
+        self._engine = engine
+        self._ticket = ticket
+        self._costs = costs
+
+    @contextmanager
+    def with_more(self, rows: int) -> Iterator[list[Place]]:
+        """This place and others for a request that turned out to hold `rows`, by the same deadline.
+
+        All or none: raises Overloaded, Draining or NotReady. Their bytes are counted with the first.
+        """
+        batcher, first = self._engine.batcher, self._ticket
+        with ExitStack() as stack:
+            places = [self]
+            for _ in range(rows - 1):
+                ticket = stack.enter_context(
+                    batcher.admit(
+                        self._costs, priority=first.priority, timeout_s=batcher.left_s(first), size_bytes=0
+                    )
+                )
+                places.append(Place(self._engine, ticket, self._costs))
+            yield places
+
+    async def answer(self, model: LiveModel, raw: RawInputs, *, top_k: int) -> Answer:
+        """Decode, run, interpret. Raises InputError, DeadlineExceeded or NonFiniteOutput."""
+        self._engine.batcher.arrived(self._ticket)
+        started_s = time.perf_counter()
+        sample = await self._engine.prepare(model, raw)
+        decode_s = time.perf_counter() - started_s
+        batched = await self.run(model, sample)
+        prediction = model.predictor.interpret(batched.value, sample, top_k=top_k)
+        timings = Timings(decode_s=decode_s, queue_s=batched.queue_s, run_s=batched.run_s)
+        return Answer(prediction, batched.value, sample.warnings, timings, batched.batch_size)
+
+    async def run(self, model: LiveModel, sample: Sample) -> Batched[RowOutputs]:
+        """Run a row that is prepared. Raises DeadlineExceeded, or what the model raised for it."""
+        return await self._engine.batcher.submit(self._ticket, model, sample, cost_s=model.cost_s(sample))
