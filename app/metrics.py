@@ -47,6 +47,10 @@ class Metrics:
         self.rejected = Counter(
             "trichord_rejected", "Requests refused, by catalogue code.", ("code",), registry=self._registry
         )
+        self.row_failures = Counter(
+            "trichord_row_failures", "Rows of batches and streams refused, by catalogue code.", ("code",),
+            registry=self._registry,
+        )  # fmt: skip
         self.rows = Counter(
             "trichord_rows", "Rows answered, by the modalities they brought.", (*model, "modalities"),
             registry=self._registry,

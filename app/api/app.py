@@ -10,12 +10,14 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from app.api import errors
+from app.api.batch import batch_router
 from app.api.deadline import Patience
 from app.api.engine_metrics import EngineMetrics, model_labels
 from app.api.health import health_router
 from app.api.models import models_router
 from app.api.observe import Observe
 from app.api.predict import predict_router
+from app.api.service import Service
 from app.metrics import Metrics
 from app.serving.engine import Engine, Limits
 from app.serving.repository import Opened, Repository
@@ -59,7 +61,9 @@ def create_app(opened: Opened, settings: Settings) -> FastAPI:
         static_url="/docs-static",
     )
     patience = Patience(default_s=settings.deadline_seconds, most_s=settings.max_deadline_seconds)
-    app.include_router(predict_router(engine, repository, metrics, patience=patience))
+    service = Service(engine, repository, metrics, patience)
+    app.include_router(predict_router(service))
+    app.include_router(batch_router(service, max_rows=settings.max_rows))
     app.include_router(models_router(repository))
     app.include_router(health_router(engine, metrics))
     app.add_middleware(Observe, metrics=metrics)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
 T = TypeVar("T")
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
     """The result of `work`; if the client leaves before, `work` is cancelled.
 
     To be called when the body has been read. Raises ClientDisconnect. Works because every middleware here
     is plain ASGI: one that wraps the receive channel would hide the client's leaving.
     """
-    task = asyncio.create_task(work)
+    task = asyncio.ensure_future(work)
     leaving = asyncio.create_task(_left(request))
     try:
         await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,0 +1,75 @@
+"""What a request asks for beside its inputs: which model, how much of its answer, how urgently."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+
+from app.api.errors import Refusal
+from app.serving.schedule import Priority
+
+PARAMETER_BYTES: Final = 64
+_MOST = 2**31
+_PRIORITY = "x-request-priority"
+
+# As OpenAPI shows them: FastAPI cannot see a form that is read from the stream.
+FIELDS: Final[dict[str, dict[str, Any]]] = {
+    "model": {"type": "string", "description": "Name of a served model; needed if there are several."},
+    "version": {"type": "integer", "minimum": 1, "description": "The highest served, if left out."},
+    "top_k": {"type": "integer", "minimum": 1, "description": "How many classes to list."},
+}
+DEADLINE: Final = {
+    "name": "X-Request-Deadline-Ms",
+    "in": "header",
+    "required": False,
+    "description": "Refuse or give up when the answer would take longer than this.",
+    "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+}
+PRIORITY: Final = {
+    "name": "X-Request-Priority",
+    "in": "header",
+    "required": False,
+    "description": "Rows of class batch use what interactive ones leave, and a tenth in any case.",
+    "schema": {"type": "string", "enum": [priority.value for priority in Priority]},
+}
+
+
+class Parameters(BaseModel):
+    """The fields of a form, the query of a stream, or the entries of a JSON body."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    model: str | None = Field(None, max_length=PARAMETER_BYTES)
+    version: int | None = Field(None, ge=1, le=_MOST)
+    top_k: int | None = Field(None, ge=1, le=_MOST)
+
+
+def read_parameters(fields: Mapping[str, bytes]) -> Parameters:
+    """From text, as forms and queries carry it. Raises Refusal invalid_parameter."""
+    model = fields.get("model")
+    return Parameters(
+        model=None if model is None else model.decode("utf-8", errors="replace"),
+        version=_whole_number(fields, "version"),
+        top_k=_whole_number(fields, "top_k"),
+    )
+
+
+def read_priority(request: Request) -> Priority:
+    """From the X-Request-Priority header. Raises Refusal invalid_parameter."""
+    said = request.headers.get(_PRIORITY, Priority.INTERACTIVE.value)
+    if said not in list(Priority):
+        raise Refusal("invalid_parameter", "The priority is interactive or batch.", part=_PRIORITY)
+    return Priority(said)
+
+
+def _whole_number(fields: Mapping[str, bytes], name: str) -> int | None:
+    body = fields.get(name)
+    if body is None:
+        return None
+    # isdigit of bytes means ASCII digits; of str it would mean any script's
+    if not body.isdigit() or len(body) > 10 or not 1 <= int(body) <= _MOST:
+        raise Refusal("invalid_parameter", f"{name} must be a whole number, at least 1.", part=name)
+    return int(body)
