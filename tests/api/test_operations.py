@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -87,11 +89,20 @@ def test_request_ids_go_in_and_out(server: Server) -> None:
     assert re.fullmatch(r"[0-9a-f]{32}", forged.headers["x-request-id"])
 
 
+def logged(server: Server, request_id: str) -> dict[str, Any]:
+    """The request's log line, which is written after its answer."""
+    give_up_s = time.monotonic() + 10
+    while time.monotonic() < give_up_s:
+        for line in server.log_lines():
+            if line.get("request_id") == request_id:
+                return line
+    raise TimeoutError(request_id)
+
+
 def test_log_lines_are_json_without_user_data(server: Server) -> None:
     secret = b"my diagnosis is private"
     response = server.predict(RawInputs(text=secret))
-    lines = server.log_lines()
-    [line] = [one for one in lines if one.get("request_id") == response.json()["request_id"]]
+    line = logged(server, response.json()["request_id"])
     assert (line["event"], line["route"], line["status"]) == ("request", "/v1/predict", 200)
     assert b"diagnosis" not in server.log.read_bytes()
 
