@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from app.api import schemas
 from app.bundle.interpret import ClassProbability
+from app.runtime.errors import NonFiniteOutput
 from app.serving.engine import Answer
 from app.serving.model import LiveModel
 
@@ -16,6 +21,24 @@ def prediction(answer: Answer, model: LiveModel, *, request_id: str, started_s: 
     """The answer to a request of one row, which began at `started_s`."""
     return schemas.Prediction(
         request_id=request_id, model=model_ref(model), **_predicted(answer), **_ran(answer, started_s)
+    )
+
+
+def embedding(
+    answer: Answer, model: LiveModel, *, as_base64: bool, request_id: str, started_s: float
+) -> schemas.Embedding:
+    """The same row as vectors. Raises NonFiniteOutput: JSON has no NaN."""
+    features = dict(zip(model.manifest.inputs.names, answer.outputs.features, strict=True))
+    by_modality = {name: features[name] for name in answer.prediction.used}
+    if not all(np.isfinite(vector).all() for vector in (answer.outputs.embedding, *by_modality.values())):
+        raise NonFiniteOutput
+    wire = _base64 if as_base64 else _numbers
+    return schemas.Embedding(
+        request_id=request_id,
+        model=model_ref(model),
+        embedding=wire(answer.outputs.embedding),
+        by_modality={name: wire(vector) for name, vector in by_modality.items()},
+        **_ran(answer, started_s),
     )
 
 
@@ -56,6 +79,14 @@ def _ran(answer: Answer, started_s: float) -> dict[str, Any]:
         ),
         "batch_size": answer.batch_size,
     }
+
+
+def _numbers(vector: NDArray[np.float32]) -> list[float]:
+    return [float(number) for number in vector]
+
+
+def _base64(vector: NDArray[np.float32]) -> str:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
 
 
 def _class(one: ClassProbability) -> schemas.ClassProbability:

@@ -12,6 +12,7 @@ from fastapi_offline import FastAPIOffline
 from app.api import errors
 from app.api.batch import batch_router
 from app.api.deadline import Patience
+from app.api.embed import embed_router
 from app.api.engine_metrics import EngineMetrics, model_labels
 from app.api.health import health_router
 from app.api.models import models_router
@@ -63,6 +64,7 @@ def create_app(opened: Opened, settings: Settings) -> FastAPI:
     patience = Patience(default_s=settings.deadline_seconds, most_s=settings.max_deadline_seconds)
     service = Service(engine, repository, metrics, patience)
     app.include_router(predict_router(service))
+    app.include_router(embed_router(service))
     app.include_router(batch_router(service, max_rows=settings.max_rows))
     app.include_router(models_router(repository))
     app.include_router(health_router(engine, metrics))

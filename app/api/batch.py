@@ -16,6 +16,7 @@ from app.api.documented import problems
 from app.api.errors import Refusal
 from app.api.forms import FormCaps, read_form, row_place
 from app.api.leaving import unless_gone
+from app.api.one_row import MEDIA
 from app.api.parameters import (
     DEADLINE,
     FIELDS,
@@ -25,7 +26,6 @@ from app.api.parameters import (
     read_parameters,
     read_priority,
 )
-from app.api.predict import MEDIA
 from app.api.rows import Row, RowBody, answer_row, form_row, json_row
 from app.api.service import Service
 from app.api.strict_json import parse_json, validate

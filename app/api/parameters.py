@@ -21,6 +21,11 @@ FIELDS: Final[dict[str, dict[str, Any]]] = {
     "version": {"type": "integer", "minimum": 1, "description": "The highest served, if left out."},
     "top_k": {"type": "integer", "minimum": 1, "description": "How many classes to list."},
 }
+ENCODING: Final[dict[str, Any]] = {
+    "type": "string",
+    "enum": ["float", "base64"],
+    "description": "Vectors as lists of numbers, or as base64 of little-endian float32.",
+}
 DEADLINE: Final = {
     "name": "X-Request-Deadline-Ms",
     "in": "header",
@@ -55,6 +60,14 @@ def read_parameters(fields: Mapping[str, bytes]) -> Parameters:
         version=_whole_number(fields, "version"),
         top_k=_whole_number(fields, "top_k"),
     )
+
+
+def wants_base64(fields: Mapping[str, bytes]) -> bool:
+    """Of vectors. Raises Refusal invalid_parameter."""
+    said = fields.get("encoding", b"float")
+    if said not in (b"float", b"base64"):
+        raise Refusal("invalid_parameter", "encoding is float or base64.", part="encoding")
+    return said == b"base64"
 
 
 def read_priority(request: Request) -> Priority:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api import answers, schemas
 from app.api.errors import Refusal, fault, row_problem
+from app.api.one_row import raw_inputs
 from app.api.service import Question, Service
 from app.api.strict_json import validate
 from app.bundle.sample import RawInputs
@@ -67,8 +68,7 @@ def form_row(parts: Mapping[str, bytes], *, index: int) -> Row:
         row_id = validate(_Named, {"id": parts["id"].decode(errors="replace")}).id if "id" in parts else None
     except Refusal as refused:
         return Row(index, refused=refused)
-    raw = RawInputs(image=parts.get("image"), text=parts.get("text"), audio=parts.get("audio"))
-    return Row(index, row_id, raw)
+    return Row(index, row_id, raw_inputs(parts))
 
 
 async def answer_row(

@@ -73,6 +73,18 @@ class Prediction(_Ran, _Predicted, _FromOneModel):  # entries stand in the rever
     """One fused prediction."""
 
 
+Vector = list[float] | str
+
+
+class _Embedded(_Wire):
+    embedding: Vector = Field(description="Of all modalities together, as the fusion's last layers see them.")
+    by_modality: dict[str, Vector] = Field(description="What each used modality's encoder makes of it.")
+
+
+class Embedding(_Ran, _Embedded, _FromOneModel):
+    """One row as vectors: lists of numbers, or base64 of little-endian float32."""
+
+
 class RowProblem(_Wire):
     """Why one row has no answer: RFC 9457 problem details."""
 
