@@ -106,6 +106,16 @@ class Metrics:
             "trichord_abandoned", "Rows whose client left before the answer.", ("priority",),
             registry=self._registry,
         )  # fmt: skip
+        self.cache_lookups = Counter(
+            "trichord_cache_lookups",
+            "Inputs of answered rows that asked for the cache: hit, joined (being encoded) or miss.",
+            (*model, "part", "outcome"),
+            registry=self._registry,
+        )
+        self.cache_evictions = Counter(
+            "trichord_cache_evictions", "Vectors that left the cache for want of room.",
+            registry=self._registry,
+        )  # fmt: skip
         # The following are read from the engine when they are scraped.
         self.waiting = Gauge(
             "trichord_waiting",
@@ -117,6 +127,8 @@ class Metrics:
             "trichord_open_rows", "Rows let in and not yet answered.", registry=self._registry
         )
         self.open_bytes = Gauge("trichord_open_bytes", "Bytes of their bodies.", registry=self._registry)
+        self.cache_entries = Gauge("trichord_cache_entries", "Vectors in the cache.", registry=self._registry)
+        self.cache_bytes = Gauge("trichord_cache_bytes", "Bytes of the cache.", registry=self._registry)
         self.running_seconds = Gauge(
             "trichord_running_seconds",
             "For how long the present run has been going.",

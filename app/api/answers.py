@@ -28,7 +28,7 @@ def embedding(
     answer: Answer, model: LiveModel, *, as_base64: bool, request_id: str, started_s: float
 ) -> schemas.Embedding:
     """The same row as vectors. Raises NonFiniteOutput: JSON has no NaN."""
-    features = dict(zip(model.manifest.inputs.names, answer.outputs.features, strict=True))
+    features = answer.outputs.named_features(model.manifest)
     by_modality = {name: features[name] for name in answer.prediction.used}
     if not all(np.isfinite(vector).all() for vector in (answer.outputs.embedding, *by_modality.values())):
         raise NonFiniteOutput

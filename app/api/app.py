@@ -20,6 +20,7 @@ from app.api.observe import Observe
 from app.api.predict import predict_router
 from app.api.service import Service
 from app.metrics import Metrics
+from app.serving.cache import FeatureCache
 from app.serving.engine import Engine, Limits
 from app.serving.repository import Opened, Repository
 from app.settings import Settings
@@ -46,6 +47,7 @@ def create_app(opened: Opened, settings: Settings) -> FastAPI:
         ),
         decode_threads=settings.decode_threads,
         observer=EngineMetrics(metrics),
+        cache=_cache(settings, metrics),
     )
 
     @asynccontextmanager
@@ -71,3 +73,9 @@ def create_app(opened: Opened, settings: Settings) -> FastAPI:
     app.add_middleware(Observe, metrics=metrics)
     errors.install(app)
     return app
+
+
+def _cache(settings: Settings, metrics: Metrics) -> FeatureCache | None:
+    if not settings.cache_megabytes:
+        return None
+    return FeatureCache(max_bytes=settings.cache_megabytes * 2**20, evicted=metrics.cache_evictions.inc)

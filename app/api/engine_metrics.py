@@ -42,3 +42,5 @@ def count_answer(metrics: Metrics, model: LiveModel, answer: Answer) -> None:
     metrics.rows.labels(*labels, "+".join(answer.prediction.used)).inc()
     metrics.decode_seconds.labels(*labels).observe(answer.timings.decode_s)
     metrics.queue_seconds.labels(*labels).observe(answer.timings.queue_s)
+    for modality, lookup in answer.lookups.items():
+        metrics.cache_lookups.labels(*labels, modality, lookup.value).inc()

@@ -45,6 +45,8 @@ def health_router(engine: Engine, metrics: Metrics) -> APIRouter:
             metrics.waiting.labels(priority.value).set(engine.batcher.waiting(priority))
         metrics.open_rows.set(engine.batcher.open_rows)
         metrics.open_bytes.set(engine.batcher.open_bytes)
+        metrics.cache_entries.set(len(engine.encodings.cache))
+        metrics.cache_bytes.set(engine.encodings.cache.size_bytes)
         metrics.running_seconds.set(engine.batcher.running_s)
         return Response(metrics.exposition(), media_type=CONTENT_TYPE)
 

@@ -20,6 +20,7 @@ FIELDS: Final[dict[str, dict[str, Any]]] = {
     "model": {"type": "string", "description": "Name of a served model; needed if there are several."},
     "version": {"type": "integer", "minimum": 1, "description": "The highest served, if left out."},
     "top_k": {"type": "integer", "minimum": 1, "description": "How many classes to list."},
+    "cache": {"type": "boolean", "description": "Use and feed the server's cache of encoded inputs."},
 }
 ENCODING: Final[dict[str, Any]] = {
     "type": "string",
@@ -50,6 +51,7 @@ class Parameters(BaseModel):
     model: str | None = Field(None, max_length=PARAMETER_BYTES)
     version: int | None = Field(None, ge=1, le=_MOST)
     top_k: int | None = Field(None, ge=1, le=_MOST)
+    cache: bool = Field(default=False, description="Use and feed the server's cache of encoded inputs.")
 
 
 def read_parameters(fields: Mapping[str, bytes]) -> Parameters:
@@ -59,15 +61,13 @@ def read_parameters(fields: Mapping[str, bytes]) -> Parameters:
         model=None if model is None else model.decode("utf-8", errors="replace"),
         version=_whole_number(fields, "version"),
         top_k=_whole_number(fields, "top_k"),
+        cache=_choice(fields, "cache", ("false", "true")) == "true",
     )
 
 
 def wants_base64(fields: Mapping[str, bytes]) -> bool:
     """Of vectors. Raises Refusal invalid_parameter."""
-    said = fields.get("encoding", b"float")
-    if said not in (b"float", b"base64"):
-        raise Refusal("invalid_parameter", "encoding is float or base64.", part="encoding")
-    return said == b"base64"
+    return _choice(fields, "encoding", ("float", "base64")) == "base64"
 
 
 def read_priority(request: Request) -> Priority:
@@ -86,3 +86,11 @@ def _whole_number(fields: Mapping[str, bytes], name: str) -> int | None:
     if not body.isdigit() or len(body) > 10 or not 1 <= int(body) <= _MOST:
         raise Refusal("invalid_parameter", f"{name} must be a whole number, at least 1.", part=name)
     return int(body)
+
+
+def _choice(fields: Mapping[str, bytes], name: str, choices: tuple[str, ...]) -> str:
+    """One of these; the first, if nothing is said."""
+    said = fields.get(name, choices[0].encode()).decode("latin-1")
+    if said not in choices:
+        raise Refusal("invalid_parameter", f"{name} is {' or '.join(choices)}.", part=name)
+    return said

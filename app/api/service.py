@@ -28,6 +28,7 @@ class Question:
 
     model: LiveModel
     top_k: int
+    cached: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,10 @@ class Service:
             raise Refusal(
                 "invalid_parameter", f"top_k must be a whole number from 1 to {labels}.", part="top_k"
             )
-        return Question(model, top_k)
+        return Question(model, top_k, parameters.cache)
 
     async def answer(self, place: Place, question: Question, raw: RawInputs) -> Answer:
         """The answer to one row, counted. Raises what Place.answer raises."""
-        answer = await place.answer(question.model, raw, top_k=question.top_k)
+        answer = await place.answer(question.model, raw, top_k=question.top_k, cached=question.cached)
         count_answer(self.metrics, question.model, answer)
         return answer

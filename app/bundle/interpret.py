@@ -24,6 +24,9 @@ class RowOutputs:
     def is_finite(self) -> bool:
         return bool(np.isfinite(self.probabilities).all())
 
+    def named_features(self, manifest: Manifest) -> dict[Modality, NDArray[np.float32]]:
+        return dict(zip(manifest.inputs.names, self.features, strict=True))
+
 
 @dataclass(frozen=True, slots=True)
 class ClassProbability:
