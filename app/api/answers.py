@@ -43,11 +43,11 @@ def embedding(
 
 
 def row_prediction(
-    answer: Answer, *, index: int, row_id: str | None, started_s: float
+    answer: Answer, *, index: int, row_id: str | None, started_s: float, model: schemas.ModelRef | None
 ) -> schemas.RowPrediction:
     """The answer to one of many rows."""
     return schemas.RowPrediction(
-        index=index, id=row_id, status=200, **_predicted(answer), **_ran(answer, started_s)
+        index=index, id=row_id, status=200, model=model, **_predicted(answer), **_ran(answer, started_s)
     )
 
 

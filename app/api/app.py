@@ -19,6 +19,7 @@ from app.api.models import models_router
 from app.api.observe import Observe
 from app.api.predict import predict_router
 from app.api.service import Service
+from app.api.stream import stream_router
 from app.metrics import Metrics
 from app.serving.cache import FeatureCache
 from app.serving.engine import Engine, Limits
@@ -68,6 +69,7 @@ def create_app(opened: Opened, settings: Settings) -> FastAPI:
     app.include_router(predict_router(service))
     app.include_router(embed_router(service))
     app.include_router(batch_router(service, max_rows=settings.max_rows))
+    app.include_router(stream_router(service, most_rows=2 * settings.max_batch_size))
     app.include_router(models_router(repository))
     app.include_router(health_router(engine, metrics))
     app.add_middleware(Observe, metrics=metrics)

@@ -24,7 +24,6 @@ from app.api.parameters import (
     PRIORITY,
     Parameters,
     read_parameters,
-    read_priority,
 )
 from app.api.rows import Row, RowBody, answer_row, form_row, json_row
 from app.api.service import Service
@@ -89,7 +88,7 @@ def batch_router(service: Service, *, max_rows: int) -> APIRouter:
     async def predict_batch(request: Request) -> Response:
         state = request.state
         size_bytes = announced_bytes(request, most=MAX_BYTES)
-        with service.admit(request, priority=read_priority(request), size_bytes=size_bytes) as place:
+        with service.admit_request(request, size_bytes=size_bytes) as place:
             parameters, rows = await _read(request, most)
             question = service.question(parameters)
             with place.with_more(len(rows)) as places:

@@ -18,7 +18,7 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
     is plain ASGI: one that wraps the receive channel would hide the client's leaving.
     """
     task = asyncio.ensure_future(work)
-    leaving = asyncio.create_task(_left(request))
+    leaving = asyncio.create_task(left(request))
     try:
         await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
@@ -31,6 +31,7 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
             await asyncio.wait({task})
 
 
-async def _left(request: Request) -> None:
+async def left(request: Request) -> None:
+    """Return when the client has left. Throws away what is still to be read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from app.api.bodies import announced_bytes
 from app.api.forms import FormCaps, read_form
-from app.api.parameters import PARAMETER_BYTES, read_priority
+from app.api.parameters import PARAMETER_BYTES
 from app.api.service import Service
 from app.bundle.sample import RawInputs
 from app.serving.engine import Place
@@ -38,11 +38,11 @@ async def received(
 ) -> AsyncIterator[Received]:
     """Let the row in, then read its form: the modalities, and no other parts than `fields`.
 
-    Raises what Service.admit and read_form raise.
+    Raises what Service.admit_request and read_form raise.
     """
     caps = FormCaps({**service.media_bytes, **dict.fromkeys(fields, PARAMETER_BYTES)})
     size_bytes = announced_bytes(request, most=caps.total)
-    with service.admit(request, priority=read_priority(request), size_bytes=size_bytes) as place:
+    with service.admit_request(request, size_bytes=size_bytes) as place:
         form = await read_form(request, caps)
         yield Received(place, raw_inputs(form), form)
 

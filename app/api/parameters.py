@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -63,6 +63,15 @@ def read_parameters(fields: Mapping[str, bytes]) -> Parameters:
         top_k=_whole_number(fields, "top_k"),
         cache=_choice(fields, "cache", ("false", "true")) == "true",
     )
+
+
+def read_query(request: Request, *, allowed: Collection[str]) -> dict[str, bytes]:
+    """The query as fields. Raises Refusal invalid_parameter for one that is unknown or said twice."""
+    said = request.query_params.multi_items()
+    fields = {name: value.encode(errors="replace") for name, value in said}
+    if len(fields) != len(said) or not fields.keys() <= set(allowed):
+        raise Refusal("invalid_parameter", f"The query may have {', '.join(allowed)}, each once.")
+    return fields
 
 
 def wants_base64(fields: Mapping[str, bytes]) -> bool:

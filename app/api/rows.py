@@ -72,16 +72,25 @@ def form_row(parts: Mapping[str, bytes], *, index: int) -> Row:
 
 
 async def answer_row(
-    service: Service, place: Place, question: Question, row: Row, *, started_s: float
+    service: Service,
+    place: Place,
+    question: Question,
+    row: Row,
+    *,
+    started_s: float,
+    model: schemas.ModelRef | None = None,
 ) -> schemas.RowPrediction | schemas.RowFailure:
-    """The row's answer, or what was wrong with it: no error of one row reaches the others."""
+    """The row's answer, or what was wrong with it: no error of one row reaches the others.
+
+    `model` is named in the answer where the request as a whole does not name it.
+    """
     try:
         if row.refused is not None:
             raise row.refused
         answer = await service.answer(place, question, row.raw)
     except Exception as error:
         return fail_row(service, error, index=row.index, row_id=row.id)
-    return answers.row_prediction(answer, index=row.index, row_id=row.id, started_s=started_s)
+    return answers.row_prediction(answer, index=row.index, row_id=row.id, started_s=started_s, model=model)
 
 
 def fail_row(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 
 class _Wire(BaseModel):
@@ -105,11 +105,17 @@ class _OfRow(_Wire):
 class RowPrediction(_Ran, _Predicted, _OfRow):
     """A row that was answered."""
 
+    model: ModelRef | None = Field(default=None, description="In a stream, which may outlive a version.")
+
 
 class RowFailure(_OfRow):
     """A row that was not answered. It harms no other."""
 
     error: RowProblem
+
+
+class StreamedRow(RootModel[RowPrediction | RowFailure]):
+    """A line of a stream."""
 
 
 class BatchPrediction(_FromOneModel):

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from app.api.deadline import Patience
 from app.api.engine_metrics import count_answer
 from app.api.errors import Refusal
-from app.api.parameters import Parameters
+from app.api.parameters import Parameters, read_priority
 from app.bundle.manifest import MODALITIES
 from app.bundle.sample import RawInputs
 from app.metrics import Metrics
@@ -51,15 +51,16 @@ class Service:
         }
 
     def admit(
-        self, request: Request, *, priority: Priority, size_bytes: int
+        self, *, priority: Priority, timeout_s: float, size_bytes: int
     ) -> AbstractContextManager[Place]:
         """A place for one row, before its body is read. Raises Overloaded, Draining or NotReady."""
-        return self.engine.admit(
-            self.repository.dearest.costs,
-            priority=priority,
-            timeout_s=self.patience.of(request),
-            size_bytes=size_bytes,
-        )
+        costs = self.repository.dearest.costs
+        return self.engine.admit(costs, priority=priority, timeout_s=timeout_s, size_bytes=size_bytes)
+
+    def admit_request(self, request: Request, *, size_bytes: int) -> AbstractContextManager[Place]:
+        """The same with the priority and the deadline of the request's headers."""
+        priority, timeout_s = read_priority(request), self.patience.of(request)
+        return self.admit(priority=priority, timeout_s=timeout_s, size_bytes=size_bytes)
 
     def question(self, parameters: Parameters) -> Question:
         """Raises ModelNotFound, ModelAmbiguous, or Refusal if the model has fewer classes than asked for."""
