@@ -6,12 +6,17 @@ let idle threads spin.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
+
+# ONNX Runtime's wheels send usage data to their maker unless told not to before they load.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # noqa: TID251 - said to a library, not read
+
+import onnxruntime  # noqa: E402
 
 from app.bundle.sample import Arrays
 from app.runtime.errors import DeviceUnavailable, GraphInvalid
@@ -72,7 +77,6 @@ def open_session(graph: bytes, *, name: str, device: Device, threads: int) -> Se
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=_providers(device))
     except Exception as error:  # ONNX Runtime's errors share no base class
