@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 # ONNX Runtime's wheels send usage data to their maker unless told not to before they load.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # noqa: TID251 - said to a library, not read
 
-import onnxruntime  # noqa: E402
+import onnxruntime
 
 from app.bundle.sample import Arrays
 from app.runtime.errors import DeviceUnavailable, GraphInvalid
