@@ -54,7 +54,7 @@ class TextEncoder(nn.Module):
         valid = (text != self.pad_id).unsqueeze(2)
         # Not the layer's own call: the exporter would name its result `embedding`, as an output is named.
         rows = self.embed.weight.index_select(0, text.flatten())
-        x = rows.unflatten(0, text.shape).masked_fill(~valid, 0.0)
+        x = rows.view(text.shape[0], text.shape[1], -1).masked_fill(~valid, 0.0)
         for layer, norm in zip(self.layers, self.norms, strict=True):
             mixed = layer(x.transpose(1, 2)).transpose(1, 2)
             x = (x + torch.relu(norm(mixed))).masked_fill(~valid, 0.0)

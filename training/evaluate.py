@@ -137,19 +137,21 @@ def encode_sounds(model: Model, sounds: Sounds) -> Tensor:
 
 
 def score_subsets(model: Model, features: Features, pairs: Pairs, split: Split) -> dict[str, Score]:
-    independent = {
+    units = independent_rows(pairs, split)
+    return {
+        subset: score(probabilities(model, features, subset), pairs.labels, units=units[subset])
+        for subset in SUBSETS
+    }
+
+
+def independent_rows(pairs: Pairs, split: Split) -> dict[str, int]:
+    """For each subset the number of distinct images, strings or recordings, whichever are fewest."""
+    distinct = {
         "image": len(np.unique(pairs.image)),
         "text": len({split.texts.strings[row] for row in pairs.text}),
         "audio": len(np.unique(pairs.audio)),
     }
-    return {
-        subset: score(
-            probabilities(model, features, subset),
-            pairs.labels,
-            units=min(independent[name] for name in modalities_of(subset)),
-        )
-        for subset in SUBSETS
-    }
+    return {subset: min(distinct[name] for name in modalities_of(subset)) for subset in SUBSETS}
 
 
 @torch.inference_mode()

@@ -13,7 +13,7 @@ from training.calibrate import fit_temperatures
 from training.checkpoint import Checkpoint, vocabulary_size
 from training.data.corpus import Clips, Corpus
 from training.data.pairs import draw_pairs
-from training.evaluate import PAIR_SEED, encode_pairs, evaluate
+from training.evaluate import PAIR_SEED, encode_pairs, evaluate, independent_rows
 from training.fit import accuracy_on_strangers, fit, make_repeatable
 from training.model import Model, count_parameters
 from training.progress import Stage
@@ -57,7 +57,8 @@ def _calibrate(model: Model, corpus: Corpus, tokenize: TextPreparer, *, pad_id: 
     """On validation rows, never on test rows."""
     pairs = draw_pairs(corpus.validation, seed=PAIR_SEED)
     features = encode_pairs(model, Rows.of(corpus.validation, tokenize, pad_id=pad_id), pairs)
-    return fit_temperatures(model, features, torch.from_numpy(pairs.labels))
+    units = independent_rows(pairs, corpus.validation)
+    return fit_temperatures(model, features, torch.from_numpy(pairs.labels), units=units)
 
 
 def _all_clips(corpus: Corpus) -> Clips:
