@@ -16,7 +16,7 @@ from training.data.corpus import Corpus
 from training.data.errors import DataError
 from training.data.home import Home
 from training.export import bundle_folder, publish
-from training.onnx_graphs import GraphFrozen
+from training.onnx_graphs import GraphFrozen, export_graphs
 from training.parity import ParityBroken
 from training.progress import downloads, stages
 from training.recipe import Recipe
@@ -81,8 +81,10 @@ def export(
 
 def _publish(recipe: Recipe, corpus: Corpus, out: Path, *, version: int) -> None:
     """From the files and not from memory, so that `export` later gives the same."""
-    destination = bundle_folder(out, recipe, number=version)
-    published = publish(load_checkpoint(out, recipe), recipe, corpus.test, destination, number=version)
+    checkpoint, destination = load_checkpoint(out, recipe), bundle_folder(out, recipe, number=version)
+    with _console.status("export"):
+        graphs = export_graphs(checkpoint.model, recipe.inputs)
+        published = publish(checkpoint, recipe, graphs, corpus.test, destination, number=version)
     parity = published.parity
     _console.print(
         f"Published {destination} ({published.size_bytes / 1e6:.1f} MB). Largest difference from torch on "

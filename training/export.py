@@ -24,7 +24,7 @@ from training.checkpoint import Checkpoint
 from training.data.corpus import Split
 from training.data.pairs import draw_pairs
 from training.golden import GoldenInput, golden_inputs
-from training.onnx_graphs import FUSED_FILE, FUSION_FILE, export_graphs
+from training.onnx_graphs import FUSED_FILE, FUSION_FILE
 from training.parity import Parity, check_parity
 from training.recipe import Recipe
 from training.rows import as_rgb
@@ -50,13 +50,19 @@ def bundle_folder(out: Path, recipe: Recipe, *, number: int) -> Path:
 
 
 def publish(
-    checkpoint: Checkpoint, recipe: Recipe, test: Split, destination: Path, *, number: int
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    graphs: dict[str, bytes],
+    test: Split,
+    destination: Path,
+    *,
+    number: int,
 ) -> Published:
-    """Export, write aside, read back as the server does, compare with torch, and only then publish.
+    """Compare the exported graphs with torch, write aside, read back as the server does, then publish.
 
-    Raises ParityBroken, GraphFrozen, GoldenMismatch, or FileExistsError: a version is published once.
+    Raises ParityBroken, GoldenMismatch, or FileExistsError: a version is published once.
     """
-    assembled = _assemble(checkpoint, recipe, test, number=number)
+    assembled = _assemble(checkpoint, recipe, graphs, test, number=number)
     with staged(destination) as folder:
         write_bundle(folder, assembled.bundle.manifest, assembled.bundle.files)
         bundle = read_bundle(folder)
@@ -71,10 +77,11 @@ class _Assembled:
     parity: Parity
 
 
-def _assemble(checkpoint: Checkpoint, recipe: Recipe, test: Split, *, number: int) -> _Assembled:
+def _assemble(
+    checkpoint: Checkpoint, recipe: Recipe, graphs: dict[str, bytes], test: Split, *, number: int
+) -> _Assembled:
     """The whole bundle in memory: graphs, then what they answer, then the card that tells of it."""
-    files = export_graphs(checkpoint.model, recipe.inputs)
-    files["tokenizer.json"] = checkpoint.tokenizer_json
+    files = {**graphs, "tokenizer.json": checkpoint.tokenizer_json}
     golden = golden_inputs()
     for case in golden:
         files |= {f"golden/{name}": body for name, body in case.files.items()}

@@ -77,14 +77,22 @@ def _export(module: nn.Module, arguments: dict[str, Tensor], outputs: tuple[str,
             verbose=False,
         )
     assert program is not None, "the dynamo exporter returns a program"
-    graph: bytes = program.model_proto.SerializeToString()
-    _check(graph, dynamic, outputs)
-    return graph
+    model = program.model_proto
+    _forget_origin(model)
+    _check(model, dynamic, outputs)
+    return bytes(model.SerializeToString())
 
 
-def _check(graph: bytes, dynamic: dict[str, dict[int, str]], outputs: tuple[str, ...]) -> None:
+def _forget_origin(model: onnx.ModelProto) -> None:
+    """The exporter notes for every node where in the source it comes from: paths of this machine."""
+    assert not model.functions, "the exporter inlines its functions"
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.initializer, model.graph, model):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+
+
+def _check(model: onnx.ModelProto, dynamic: dict[str, dict[int, str]], outputs: tuple[str, ...]) -> None:
     """Raises GraphFrozen; a frozen dimension exports without any complaint."""
-    model = onnx.load_from_string(graph)
     onnx.checker.check_model(model)
     assert {opset.domain: opset.version for opset in model.opset_import}[""] == _OPSET
     found = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}

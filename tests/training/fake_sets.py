@@ -91,7 +91,8 @@ def _clips(speakers: tuple[str, ...]) -> Iterator[tuple[str, NDArray[np.float32]
 
 def _encoded(samples: NDArray[np.float32], kind: str) -> bytes:
     body = io.BytesIO()
-    soundfile.write(body, samples, 8_000, format=kind.upper(), subtype="PCM_16")
+    whole = np.rint(samples * 32_767).astype(np.int16)  # writers of WAV and FLAC round differently
+    soundfile.write(body, whole, 8_000, format=kind.upper(), subtype="PCM_16")
     return body.getvalue()
 
 
