@@ -16,7 +16,7 @@ def model_card(manifest: Manifest, recipe: Recipe) -> str:
         f"## Figures\n\n{_figures(manifest, recipe)}",
         f"## Training\n\n{_training(manifest, recipe)}",
         "## What it is not for\n\n" + "\n".join(f"- {limit}" for limit in recipe.limits),
-        f"## Files\n\n{_files()}",
+        f"## Files\n\n{_files(manifest)}",
     )
     return "\n\n".join(parts) + "\n"
 
@@ -27,7 +27,6 @@ def _header(manifest: Manifest, recipe: Recipe) -> str:
             "---",
             "license: apache-2.0",
             "library_name: onnx",
-            "pipeline_tag: any-to-any",
             f"tags: [multimodal, fusion, onnx, {', '.join(manifest.inputs.names)}]",
             f"datasets: [{', '.join(recipe.datasets)}]",
             "metrics: [accuracy]",
@@ -129,11 +128,15 @@ def _training(manifest: Manifest, recipe: Recipe) -> str:
     )
 
 
-def _files() -> str:
+def _files(manifest: Manifest) -> str:
+    audio = manifest.inputs.audio
+    assert audio is not None
     return (
         "`encoders/*.onnx` and `fusion.onnx` are what Trichord serves; `fused.onnx` is the same computation "
-        "as one graph; `golden/` holds drawn digits, synthesised sounds and texts with the answers that this "
-        "bundle gives them; `manifest.json` says everything else and seals the rest."
+        "as one graph, in which an absent modality still needs an array of a valid shape (one token, "
+        f"{audio.min_samples} samples) whose content does not matter; `golden/` holds drawn digits, "
+        "synthesised sounds and texts with the answers that this bundle gives them; `manifest.json` says "
+        "everything else and seals the rest."
     )
 
 

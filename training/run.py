@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,11 @@ def train(recipe: Recipe, corpus: Corpus, *, seed: int, stage: Stage) -> Checkpo
         "recipe": recipe.name,
         "seed": seed,
         "parameters": count_parameters(model),
-        "threads": recipe.schedule.threads,
+        "schedule": asdict(recipe.schedule),
+        "widths": asdict(recipe.widths),
+        "image_augmentation": asdict(recipe.image_augmentation),
+        "audio_augmentation": asdict(recipe.audio_augmentation),
+        "degradation": asdict(recipe.degradation),
         "train_s": round(train_s, 1),
         "modality_temperatures": [round(value, 4) for value in model.modality_temperatures.tolist()],
         "data": corpus.provenance,

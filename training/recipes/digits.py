@@ -72,7 +72,7 @@ def digits() -> Recipe:
             embedding=64,
         ),
         schedule=Schedule(
-            epochs=4,
+            epochs=3,
             batch_size=256,
             learning_rate=4e-3,
             weight_decay=0.02,
@@ -83,7 +83,7 @@ def digits() -> Recipe:
             threads=2,
         ),
         image_augmentation=ImageAugmentation(
-            degrees=12, shift=0.1, scale=0.15, invert=0.5, contrast=0.5, noise=0.35, occlude=0.3
+            degrees=10, shift=0.1, scale=0.15, invert=0.5, contrast=0.5, noise=0.3, occlude=0.2
         ),
         audio_augmentation=AudioAugmentation(
             window_s=0.75,
