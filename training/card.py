@@ -101,7 +101,7 @@ def _figures(manifest: Manifest, recipe: Recipe) -> str:
             "Correctly spelt words are a closed list that training and test share (there is no other word "
             "for seven); no misspelt test string is ever in training.",
             "The test split shares its speakers with training. Trained again without each speaker, on a "
-            "shorter schedule, the audio encoder alone gets all recordings of the stranger right this often:",
+            "shorter schedule, the audio encoder alone is right on this share of the stranger's recordings:",
             _table(("speaker left out", "accuracy"), speaker_rows(metrics)),
         )
     )

@@ -92,7 +92,7 @@ def golden_inputs() -> tuple[GoldenInput, ...]:
             audio=_sound("middle", 16_000, "WAV", base_hz=170.0),
         ),
         GoldenInput(
-            "text and audio, Arabic", 5, text=_text("khamsa.txt", "خمسة"), audio=_sound("low", 8_000, "WAV")
+            "text and audio, Arabic", 6, text=_text("sitta.txt", "ستة"), audio=_sound("low", 8_000, "WAV")
         ),
         GoldenInput(
             "all three, Spanish, misspelt",
