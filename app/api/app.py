@@ -10,8 +10,9 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from app.api import errors
+from app.api.admin import admin_router
 from app.api.deadline import Patience
-from app.api.engine_metrics import EngineMetrics, model_labels
+from app.api.engine_metrics import EngineMetrics, show_live
 from app.api.health import health_router
 from app.api.models import models_router
 from app.api.observe import Observe
@@ -21,8 +22,9 @@ from app.api.v2.service import Limits as RequestLimits
 from app.api.v2.service import Service
 from app.metrics import Metrics
 from app.serving.engine import Engine, Limits
+from app.serving.following import following
 from app.serving.observers import Observers
-from app.serving.repository import Opened, Repository
+from app.serving.repository import Repository
 from app.serving.statistics import Statistics
 from app.settings import Settings
 
@@ -34,12 +36,11 @@ Errors are RFC 9457 problems with a stable `code`. Every answer carries `X-Reque
 """
 
 
-def create_app(opened: Opened, settings: Settings) -> FastAPI:
-    """An application over opened models. Raises NoLiveModel if the default model is not among them."""
+def create_app(repository: Repository, settings: Settings) -> FastAPI:
+    """An application over a repository that has started."""
     metrics = Metrics()
-    repository = Repository(opened.models, refused=opened.refused, default=settings.default_model)
-    for model in repository:
-        metrics.model_info.labels(*model_labels(model), model.manifest.digest, model.device).set(1)
+    repository.on_change = lambda changed: show_live(metrics, changed)
+    show_live(metrics, repository)
     statistics = Statistics()
     engine = Engine(
         Limits(
@@ -54,7 +55,7 @@ def create_app(opened: Opened, settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with engine:
+        async with engine, following(repository, every_s=settings.poll_seconds):
             yield
 
     app = FastAPIOffline(
@@ -68,6 +69,7 @@ def create_app(opened: Opened, settings: Settings) -> FastAPI:
     patience = Patience(default_s=settings.deadline_seconds, most_s=settings.max_deadline_seconds)
     app.include_router(predict_router(engine, repository, metrics, patience=patience))
     app.include_router(models_router(repository))
+    app.include_router(admin_router(repository))
     app.include_router(health_router(engine, metrics))
     app.include_router(
         protocol_router(
