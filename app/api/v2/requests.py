@@ -110,10 +110,17 @@ def _check_input(spec: InputTensor, known: Mapping[str, Tensor], inputs: Inputs)
         raise Refusal("bad_request", f"Input '{spec.name}' is there twice.")
     if spec.datatype not in _DATATYPES[spec.name]:
         raise Refusal("bad_request", f"Input '{spec.name}' is {' or '.join(_DATATYPES[spec.name])}.")
-    if spec.datatype == "BYTES" and spec.shape[1:] not in ([], [1]):
-        raise Refusal("bad_request", f"Input '{spec.name}' of BYTES has the shape [rows, 1].")
+    if not _has_rank(spec):
+        raise Refusal("bad_request", f"Input '{spec.name}' of {spec.datatype} has another shape.")
     if spec.parameters.shared_memory_region is not None:
         raise Refusal("bad_request", "Shared memory is not supported. Send the tensors in the body.")
+
+
+def _has_rank(spec: InputTensor) -> bool:
+    """One value a row, also without an axis of its own; a prepared text or sound a row; an image a row."""
+    if spec.datatype == "BYTES" or spec.name == LENGTH_INPUT:
+        return spec.shape[1:] in ([], [1])
+    return len(spec.shape) == (4 if spec.datatype == "UINT8" else 2)
 
 
 def _read_tensor(spec: InputTensor, binary: memoryview) -> Tensor:

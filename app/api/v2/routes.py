@@ -9,6 +9,7 @@ from app.api.v2.health import health_router
 from app.api.v2.infer import infer_router
 from app.api.v2.instances import instances_router
 from app.api.v2.metadata import metadata_router
+from app.api.v2.repository import repository_router
 from app.api.v2.service import Service
 from app.api.v2.statistics import statistics_router
 
@@ -18,6 +19,7 @@ _PARTS = (
     metadata_router,
     configuration_router,
     infer_router,
+    repository_router,
     instances_router,
 )
 

@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-import numpy as np
-
 from app.api.v2.requests import LENGTH_INPUT
 from app.api.v2.tensors import Tensor
 from app.bundle.errors import InputError, NoModality
@@ -43,7 +41,7 @@ def rows_of(tensors: Mapping[str, Tensor], rows: int, model: LiveModel) -> list[
     found = []
     for index in range(rows):
         with _naming(index):
-            found.append(_row({name: tensor[index] for name, tensor in tensors.items()}, model))
+            found.append(_row({name: tensor[index, ...] for name, tensor in tensors.items()}, model))
     return found
 
 
@@ -64,16 +62,10 @@ async def answer_rows(
 
 
 def _row(values: Mapping[str, Any], model: LiveModel) -> Row:
-    media = {name: _element(value) for name, value in values.items() if value.dtype == object}
+    media = {name: value.item() for name, value in values.items() if value.dtype == object}
     arrays = {name: value for name, value in values.items() if value.dtype != object}
     raw = RawInputs(**{name: body for name, body in media.items() if body})
     return Row(raw, _sample(arrays, model))
-
-
-def _element(value: Tensor) -> bytes:
-    [element] = value.ravel()
-    assert isinstance(element, bytes), "BYTES tensors hold bytes"
-    return element
 
 
 def _sample(arrays: Mapping[str, Tensor], model: LiveModel) -> Sample:
@@ -86,7 +78,7 @@ def _sample(arrays: Mapping[str, Tensor], model: LiveModel) -> Sample:
         text = check_tokens(arrays["text"], inputs.text, vocabulary=model.predictor.prepare.vocabulary)
     if inputs.audio and "audio" in arrays:
         samples = arrays["audio"]
-        length = int(arrays.get(LENGTH_INPUT, np.array(len(samples))).ravel()[0])
+        length = arrays[LENGTH_INPUT].item() if LENGTH_INPUT in arrays else len(samples)
         audio = check_audio(samples, inputs.audio, length=length)
     return Sample(image=image, text=text, audio=audio)
 
