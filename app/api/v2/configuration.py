@@ -7,7 +7,8 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from app.api.v2.metadata import PLATFORM, output_dims
+from app.api.v2.metadata import PLATFORM
+from app.api.v2.outputs import output_dims
 from app.api.v2.paths import asked_model, on_model
 from app.api.v2.service import Service
 from app.bundle.manifest import Manifest

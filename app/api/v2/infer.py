@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from app.api.v2.bodies import respond
-from app.api.v2.outputs import encode_answer
+from app.api.v2.outputs import check_json_size, encode_answer
 from app.api.v2.paths import asked_model, on_model
 from app.api.v2.requests import HEADER, parse_request
 from app.api.v2.rows import rows_of
@@ -40,6 +40,7 @@ def infer_router(service: Service) -> APIRouter:
                 asked = parse_request(
                     body, request.headers.get(HEADER), model.manifest.inputs, max_rows=service.limits.rows
                 )
+                check_json_size(asked, model.manifest)
                 rows = rows_of(asked.inputs, asked.rows, model)
                 wish = Wish(asked.priority, asked.timeout_s)
                 spent.answers = await service.answer(

@@ -9,11 +9,10 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from app.api.v2.errors import refusals
+from app.api.v2.outputs import output_dims
 from app.api.v2.paths import asked_model, on_model
-from app.api.v2.requests import OUTPUTS
 from app.api.v2.service import Service
 from app.api.v2.tensors import Datatype
-from app.bundle.manifest import Manifest
 
 PLATFORM: Final = "onnx_onnxv1"
 EXTENSIONS: Final = (
@@ -51,13 +50,6 @@ class ModelMetadata(BaseModel):
 
 class ModelNames(BaseModel):
     models: list[str]
-
-
-def output_dims(manifest: Manifest) -> dict[str, list[int]]:
-    """The shape of one row of each output."""
-    labels, modalities = len(manifest.labels), len(manifest.inputs.names)
-    dims = ([labels], [labels], [manifest.fusion.embedding], [modalities, labels])
-    return dict(zip(OUTPUTS, dims, strict=True))
 
 
 def metadata_router(service: Service) -> APIRouter:

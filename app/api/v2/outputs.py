@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from app.api.v2.bodies import dump_json
-from app.api.v2.requests import HEADER, Asked, WantedOutput
+from app.api.errors import Refusal
+from app.api.v2.bodies import JSON_VALUES, dump_json
+from app.api.v2.requests import HEADER, OUTPUTS, Asked, WantedOutput
 from app.api.v2.tensors import Tensor, datatype_of, to_binary, to_json
 from app.bundle.interpret import RowOutputs
 from app.bundle.manifest import Manifest
@@ -22,6 +24,25 @@ class Encoded:
 
     body: bytes
     headers: dict[str, str]
+
+
+def output_dims(manifest: Manifest) -> dict[str, list[int]]:
+    """The shape of one row of each output."""
+    labels, modalities = len(manifest.labels), len(manifest.inputs.names)
+    dims = ([labels], [labels], [manifest.fusion.embedding], [modalities, labels])
+    return dict(zip(OUTPUTS, dims, strict=True))
+
+
+def check_json_size(asked: Asked, manifest: Manifest) -> None:
+    """Before anything runs. Raises Refusal bad_request if the answer would be too much JSON."""
+    sizes = {name: math.prod(dims) for name, dims in output_dims(manifest).items()}
+    in_json = [wanted for wanted in asked.outputs if not wanted.is_binary]
+    values = asked.rows * sum(min(wanted.classes or math.inf, sizes[wanted.name]) for wanted in in_json)
+    if values > JSON_VALUES:
+        message = (
+            f"The answer has more than {JSON_VALUES} values in JSON. Ask for binary outputs, or for less."
+        )
+        raise Refusal("bad_request", message)
 
 
 def encode_answer(asked: Asked, rows: Sequence[RowOutputs], manifest: Manifest) -> Encoded:
