@@ -17,12 +17,18 @@ from app.api.health import health_router
 from app.api.models import models_router
 from app.api.observe import Observe
 from app.api.predict import predict_router
+from app.api.v2.routes import protocol_router
+from app.api.v2.service import Limits as RequestLimits
+from app.api.v2.service import Service
 from app.metrics import Metrics
 from app.serving.engine import Engine, Limits
 from app.serving.following import following
+from app.serving.observers import Observers
 from app.serving.repository import Repository
+from app.serving.statistics import Statistics
 from app.settings import Settings
 
+_BODY_SHARE = 4  # of the memory for bodies, what one request of many rows may take
 _ABOUT = """
 One prediction from an image, a text and a recording that belong together, also when one is missing.
 
@@ -35,6 +41,7 @@ def create_app(repository: Repository, settings: Settings) -> FastAPI:
     metrics = Metrics()
     repository.on_change = lambda changed: show_live(metrics, changed)
     show_live(metrics, repository)
+    statistics = Statistics()
     engine = Engine(
         Limits(
             max_batch_size=settings.max_batch_size,
@@ -43,7 +50,7 @@ def create_app(repository: Repository, settings: Settings) -> FastAPI:
             hang_s=settings.hang_seconds,
         ),
         decode_threads=settings.decode_threads,
-        observer=EngineMetrics(metrics),
+        observer=Observers(EngineMetrics(metrics), statistics),
     )
 
     @asynccontextmanager
@@ -64,6 +71,20 @@ def create_app(repository: Repository, settings: Settings) -> FastAPI:
     app.include_router(models_router(repository))
     app.include_router(admin_router(repository))
     app.include_router(health_router(engine, metrics))
+    app.include_router(
+        protocol_router(
+            Service(
+                engine=engine,
+                repository=repository,
+                metrics=metrics,
+                statistics=statistics,
+                patience=patience,
+                limits=RequestLimits(
+                    rows=settings.max_rows, body_bytes=settings.max_megabytes * 2**20 // _BODY_SHARE
+                ),
+            )
+        )
+    )
     app.add_middleware(Observe, metrics=metrics)
     errors.install(app)
     return app

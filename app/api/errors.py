@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from app.api.schemas import Problem
+from app.api.v2.errors import protocol_error, speaks_protocol
 from app.bundle import errors as bundle
 from app.runtime import errors as runtime
 from app.serving import errors as serving
@@ -104,6 +105,10 @@ def problem(
     """
     entry = CATALOGUE[code]
     request.state.problem = code
+    wait = {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
+    headers = wait if entry.status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    if speaks_protocol(request.url.path):
+        return protocol_error(entry.status, detail, headers)
     body = Problem(
         type=f"urn:trichord:error:{code}",
         title=entry.title,
@@ -113,8 +118,6 @@ def problem(
         part=part,
         request_id=request.state.request_id,
     )
-    wait = {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
-    headers = wait if entry.status == HTTPStatus.SERVICE_UNAVAILABLE else None
     return Response(
         body.model_dump_json(exclude_none=True), entry.status, headers, media_type="application/problem+json"
     )
