@@ -59,11 +59,19 @@ def _serve(settings: Any) -> None:
 
     from app.api.app import create_app
     from app.runtime.session import find_device
-    from app.serving.repository import open_models
+    from app.serving.loading import loader
+    from app.serving.plan import Plan
+    from app.serving.repository import Repository
 
-    opened = open_models(settings.models_dir, device=find_device(settings.device), threads=settings.threads)
+    repository = Repository(
+        settings.models_dir,
+        loader(device=find_device(settings.device), threads=settings.threads),
+        plan=Plan(versions=settings.versions),
+        default=settings.default_model,
+    )
+    repository.start()
     uvicorn.run(
-        create_app(opened, settings),
+        create_app(repository, settings),
         host=settings.host,
         port=settings.port,
         loop="uvloop",

@@ -10,22 +10,30 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from app.api import errors
+from app.api.admin import admin_router
 from app.api.batch import batch_router
 from app.api.deadline import Patience
 from app.api.embed import embed_router
-from app.api.engine_metrics import EngineMetrics, model_labels
+from app.api.engine_metrics import EngineMetrics, show_live
 from app.api.health import health_router
 from app.api.models import models_router
 from app.api.observe import Observe
 from app.api.predict import predict_router
 from app.api.service import Service
 from app.api.stream import stream_router
+from app.api.v2.routes import protocol_router
+from app.api.v2.service import Limits as RequestLimits
+from app.api.v2.service import Service as ProtocolService
 from app.metrics import Metrics
 from app.serving.cache import FeatureCache
 from app.serving.engine import Engine, Limits
-from app.serving.repository import Opened, Repository
+from app.serving.following import following
+from app.serving.observers import Observers
+from app.serving.repository import Repository
+from app.serving.statistics import Statistics
 from app.settings import Settings
 
+_BODY_SHARE = 4  # of the memory for bodies, what one request of many rows may take
 _ABOUT = """
 One prediction from an image, a text and a recording that belong together, also when one is missing.
 
@@ -33,12 +41,12 @@ Errors are RFC 9457 problems with a stable `code`. Every answer carries `X-Reque
 """
 
 
-def create_app(opened: Opened, settings: Settings) -> FastAPI:
-    """An application over opened models. Raises NoLiveModel if the default model is not among them."""
+def create_app(repository: Repository, settings: Settings) -> FastAPI:
+    """An application over a repository that has started."""
     metrics = Metrics()
-    repository = Repository(opened.models, refused=opened.refused, default=settings.default_model)
-    for model in repository:
-        metrics.model_info.labels(*model_labels(model), model.manifest.digest, model.device).set(1)
+    repository.on_change = lambda changed: show_live(metrics, changed)
+    show_live(metrics, repository)
+    statistics = Statistics()
     engine = Engine(
         Limits(
             max_batch_size=settings.max_batch_size,
@@ -47,13 +55,13 @@ def create_app(opened: Opened, settings: Settings) -> FastAPI:
             hang_s=settings.hang_seconds,
         ),
         decode_threads=settings.decode_threads,
-        observer=EngineMetrics(metrics),
+        observer=Observers(EngineMetrics(metrics), statistics),
         cache=_cache(settings, metrics),
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with engine:
+        async with engine, following(repository, every_s=settings.poll_seconds):
             yield
 
     app = FastAPIOffline(
@@ -71,7 +79,22 @@ def create_app(opened: Opened, settings: Settings) -> FastAPI:
     app.include_router(batch_router(service, max_rows=settings.max_rows))
     app.include_router(stream_router(service, most_rows=2 * settings.max_batch_size))
     app.include_router(models_router(repository))
+    app.include_router(admin_router(repository))
     app.include_router(health_router(engine, metrics))
+    app.include_router(
+        protocol_router(
+            ProtocolService(
+                engine=engine,
+                repository=repository,
+                metrics=metrics,
+                statistics=statistics,
+                patience=patience,
+                limits=RequestLimits(
+                    rows=settings.max_rows, body_bytes=settings.max_megabytes * 2**20 // _BODY_SHARE
+                ),
+            )
+        )
+    )
     app.add_middleware(Observe, metrics=metrics)
     errors.install(app)
     return app

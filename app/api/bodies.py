@@ -13,7 +13,7 @@ def announced_bytes(request: Request, *, most: int) -> int:
     """How much the body will take: what its header says, or the most allowed. Raises body_too_large."""
     announced = int(request.headers.get("content-length", most))
     if announced > most:
-        raise _too_large(most)
+        raise too_large(most)
     return announced
 
 
@@ -24,7 +24,7 @@ async def chunks(request: Request, *, most: int) -> AsyncIterator[bytes]:
     async for chunk in request.stream():
         received += len(chunk)
         if received > most:
-            raise _too_large(most)
+            raise too_large(most)
         yield chunk
 
 
@@ -39,5 +39,5 @@ def refuse_packed(request: Request) -> None:
         raise Refusal("unsupported_media_type", "Compressed bodies are not read. Send it as it is.")
 
 
-def _too_large(most: int) -> Refusal:
+def too_large(most: int) -> Refusal:
     return Refusal("body_too_large", f"The body has more than {most} bytes. Send less at once.")

@@ -14,11 +14,13 @@ from types import MappingProxyType
 from typing import Final
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from app.api.schemas import Problem, RowProblem
+from app.api.v2.errors import protocol_error, speaks_protocol
 from app.bundle import errors as bundle
 from app.runtime import errors as runtime
 from app.serving import errors as serving
@@ -38,6 +40,7 @@ CATALOGUE: Final[Mapping[str, Entry]] = MappingProxyType(
         "not_found": Entry(404, "There is nothing at this path"),
         "model_not_found": Entry(404, "No such model or version is served"),
         "method_not_allowed": Entry(405, "The path does not answer this method"),
+        "load_failed": Entry(409, "The change of what is served could not be made"),
         "body_too_large": Entry(413, "The body is too large"),
         "part_too_large": Entry(413, "A part of the form is too large"),
         "image_too_large": Entry(413, "The image has too many pixels"),
@@ -76,6 +79,7 @@ _CODES: Final[Mapping[type[Exception], str]] = MappingProxyType(
         serving.DeadlineExceeded: "deadline_exceeded",
         serving.ModelNotFound: "model_not_found",
         serving.ModelAmbiguous: "invalid_parameter",
+        serving.LoadFailed: "load_failed",
     }
 )
 
@@ -147,6 +151,8 @@ def _answer(request: Request, fault: Fault) -> Response:
     body = Problem(**dict(row_problem(fault)), request_id=request.state.request_id)
     wait = {"Retry-After": str(max(1, math.ceil(fault.retry_after_s)))}
     headers = wait if fault.status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    if speaks_protocol(request.url.path):
+        return protocol_error(fault.status, fault.detail, headers)
     return Response(
         body.model_dump_json(exclude_none=True), fault.status, headers, media_type="application/problem+json"
     )
@@ -165,6 +171,12 @@ def install(app: FastAPI) -> None:
         response.headers.update(error.headers or {})
         return response
 
+    def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError), "registered for this one"
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"][1:]) or str(first["loc"][0])
+        return problem(request, "invalid_parameter", f"{where}: {first['msg']}.", part=where)
+
     for kind in (
         bundle.InputError,
         serving.ServingError,
@@ -174,3 +186,4 @@ def install(app: FastAPI) -> None:
     ):
         app.add_exception_handler(kind, known)
     app.add_exception_handler(HTTPException, routing)
+    app.add_exception_handler(RequestValidationError, invalid)

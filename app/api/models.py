@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from app.api import schemas
 from app.bundle.manifest import Inputs
 from app.serving.model import LiveModel
-from app.serving.repository import Repository
+from app.serving.repository import Repository, State
 
 
 def models_router(repository: Repository) -> APIRouter:
@@ -22,7 +22,11 @@ def models_router(repository: Repository) -> APIRouter:
     async def models() -> schemas.Models:
         return schemas.Models(
             models=[_model(model) for model in repository],
-            refused=[schemas.RefusedModel(name=bad.name, version=bad.version) for bad in repository.refused],
+            refused=[
+                schemas.RefusedModel(name=bad.name, version=bad.version)
+                for bad in repository.index()
+                if bad.state is State.UNAVAILABLE
+            ],
         )
 
     return router

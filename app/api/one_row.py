@@ -40,6 +40,7 @@ async def received(
 
     Raises what Service.admit_request and read_form raise.
     """
+    service.repository.require_live()
     caps = FormCaps({**service.media_bytes, **dict.fromkeys(fields, PARAMETER_BYTES)})
     size_bytes = announced_bytes(request, most=caps.total)
     with service.admit_request(request, size_bytes=size_bytes) as place:

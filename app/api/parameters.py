@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
@@ -13,12 +13,16 @@ from app.serving.schedule import Priority
 
 PARAMETER_BYTES: Final = 64
 _MOST = 2**31
+Label = Literal["stable", "canary"]
 _PRIORITY = "x-request-priority"
 
 # As OpenAPI shows them: FastAPI cannot see a form that is read from the stream.
 FIELDS: Final[dict[str, dict[str, Any]]] = {
     "model": {"type": "string", "description": "Name of a served model; needed if there are several."},
-    "version": {"type": "integer", "minimum": 1, "description": "The highest served, if left out."},
+    "version": {
+        "anyOf": [{"type": "integer", "minimum": 1}, {"enum": ["stable", "canary"]}],
+        "description": "A number or a label; what the model's plan picks, if left out.",
+    },
     "top_k": {"type": "integer", "minimum": 1, "description": "How many classes to list."},
     "cache": {"type": "boolean", "description": "Use and feed the server's cache of encoded inputs."},
 }
@@ -49,7 +53,7 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     model: str | None = Field(None, max_length=PARAMETER_BYTES)
-    version: int | None = Field(None, ge=1, le=_MOST)
+    version: Annotated[int, Field(ge=1, le=_MOST)] | Label | None = None
     top_k: int | None = Field(None, ge=1, le=_MOST)
     cache: bool = Field(default=False, description="Use and feed the server's cache of encoded inputs.")
 
@@ -59,7 +63,7 @@ def read_parameters(fields: Mapping[str, bytes]) -> Parameters:
     model = fields.get("model")
     return Parameters(
         model=None if model is None else model.decode("utf-8", errors="replace"),
-        version=_whole_number(fields, "version"),
+        version=_version(fields),
         top_k=_whole_number(fields, "top_k"),
         cache=_choice(fields, "cache", ("false", "true")) == "true",
     )
@@ -85,6 +89,16 @@ def read_priority(request: Request) -> Priority:
     if said not in list(Priority):
         raise Refusal("invalid_parameter", "The priority is interactive or batch.", part=_PRIORITY)
     return Priority(said)
+
+
+def _version(fields: Mapping[str, bytes]) -> int | Label | None:
+    match fields.get("version"):
+        case b"stable":
+            return "stable"
+        case b"canary":
+            return "canary"
+        case _:
+            return _whole_number(fields, "version")
 
 
 def _whole_number(fields: Mapping[str, bytes], name: str) -> int | None:

@@ -54,7 +54,7 @@ class Service:
         self, *, priority: Priority, timeout_s: float, size_bytes: int
     ) -> AbstractContextManager[Place]:
         """A place for one row, before its body is read. Raises Overloaded, Draining or NotReady."""
-        costs = self.repository.dearest.costs
+        costs = self.repository.expected_costs()
         return self.engine.admit(costs, priority=priority, timeout_s=timeout_s, size_bytes=size_bytes)
 
     def admit_request(self, request: Request, *, size_bytes: int) -> AbstractContextManager[Place]:

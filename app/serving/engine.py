@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
 from app.bundle.interpret import Prediction, RowOutputs
 from app.bundle.manifest import Modality
 from app.bundle.sample import InputWarning, RawInputs, Sample
 from app.serving.batcher import Batched, Batcher, Job, Observer
-from app.serving.cache import Claim, Encodings, FeatureCache, Lookup
+from app.serving.cache import Encodings, FeatureCache, Lookup
 from app.serving.cost import CostModel
 from app.serving.model import LiveModel
 from app.serving.schedule import Priority, Schedule, Ticket
@@ -49,7 +49,9 @@ class Answer:
     warnings: tuple[InputWarning, ...]
     timings: Timings
     batch_size: int
-    lookups: Mapping[Modality, Lookup]  # of the inputs that were looked for in the cache
+    lookups: Mapping[Modality, Lookup] = field(
+        default_factory=dict
+    )  # of the inputs that were looked for in the cache
 
 
 class Engine:
@@ -90,12 +92,9 @@ class Engine:
         ) as ticket:
             yield Place(self, ticket, costs)
 
-    async def prepare(self, model: LiveModel, raw: RawInputs, claim: Claim) -> Sample:
+    async def prepare(self, model: LiveModel, raw: RawInputs) -> Sample:
         """Decode in a thread, so that neither the event loop nor the executor waits for it."""
-        rest = claim.rest(raw)
-        is_all_ready = claim.ready and not rest.present
-        sample = Sample() if is_all_ready else await self.in_thread(model.predictor.prepare, rest)
-        return claim.complete(sample)
+        return await self.in_thread(model.predictor.prepare, raw)
 
     async def in_thread(self, function: Callable[[T], U], argument: T) -> U:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, argument)
@@ -138,7 +137,9 @@ class Place:
         keys = await engine.in_thread(model.encoding_keys, raw) if cached and engine.has_cache else {}
         with engine.encodings.claim(keys, lane=ticket.priority) as claim:
             await claim.join(timeout_s=engine.batcher.left_s(ticket))
-            sample = await engine.prepare(model, raw, claim)
+            rest = claim.rest(raw)
+            is_known = claim.ready and not rest.present
+            sample = claim.complete(Sample() if is_known else await engine.prepare(model, rest))
             decode_s = time.perf_counter() - started_s
             batched = await self.run(model, sample)
             engine.encodings.keep(claim, sample, batched.value.named_features(model.manifest))

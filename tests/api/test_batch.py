@@ -153,6 +153,7 @@ def test_a_bad_row_keeps_its_id(server: Server) -> None:
         (b'{"rows":[NaN]}', 400, "bad_request"),
         (b'{"rows":[' + b"1" * 5000 + b"]}", 400, "bad_request"),
         (b"[" * 100_000, 400, "bad_request"),
+        (b'{"rows":[' + b"[]," * 2**17 + b"[]]}", 413, "body_too_large"),
         (b'{"rows":' + b"[" * 100_000 + b"]" * 100_000 + b"}", 400, "bad_request"),
         ([], 422, "invalid_parameter"),
         ({}, 422, "invalid_parameter"),
@@ -201,6 +202,14 @@ def test_other_bodies_are_refused(server: Server) -> None:
         assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
     response = post(server, b" " * (32 * 2**20 + 1))
     assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+
+
+def test_a_version_is_a_number_or_a_label(server: Server) -> None:
+    for version in (1, "stable"):
+        answer = post(server, {"rows": [{"text": "a"}], "version": version}).json()
+        assert answer["model"]["version"] == 1
+    for version, code in ((9, "model_not_found"), ("canary", "model_not_found"), ("1", "invalid_parameter")):
+        assert post(server, {"rows": [{"text": "a"}], "version": version}).json()["code"] == code
 
 
 def test_a_priority_is_one_of_two(server: Server) -> None:
