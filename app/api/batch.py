@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from python_multipart.multipart import parse_options_header
 
 from app.api import answers, schemas
@@ -40,15 +40,8 @@ class BatchBody(Parameters):
     rows: list[Any] = Field(min_length=1)
 
 
-class _BatchSchema(Parameters):
-    """What OpenAPI shows of it."""
-
-    model_config = ConfigDict(title="Batch")
-
-    rows: list[RowBody] = Field(min_length=1, max_length=MAX_ROWS)
-
-
-_JSON_SCHEMA = _BatchSchema.model_json_schema()
+_JSON_SCHEMA = BatchBody.model_json_schema()
+_JSON_SCHEMA["properties"]["rows"] |= {"items": RowBody.model_json_schema(), "maxItems": MAX_ROWS}
 _FORM_SCHEMA = {
     "type": "object",
     "description": "Parts named rows[0].image, rows[0].text and so on, rows counted from 0 without gaps.",

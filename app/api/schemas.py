@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.serving.plan import Plan
 
@@ -114,10 +114,6 @@ class RowFailure(_OfRow):
     """A row that was not answered. It harms no other."""
 
     error: RowProblem
-
-
-class StreamedRow(RootModel[RowPrediction | RowFailure]):
-    """A line of a stream."""
 
 
 class BatchPrediction(_FromOneModel):

@@ -137,6 +137,16 @@ def test_openapi_describes_the_form_and_its_refusals(server: Server) -> None:
     assert set(operation["responses"]) >= {"200", "400", "404", "413", "415", "422", "500", "503"}
 
 
+def test_every_reference_of_openapi_leads_somewhere(server: Server) -> None:
+    page = httpx.get(f"{server.url}/openapi.json")
+    references = set(re.findall(r'"\$ref": ?"([^"]+)"', page.text))
+    assert references
+    for reference in references:
+        entry = page.json()
+        for step in reference.removeprefix("#/").split("/"):
+            entry = entry[step]
+
+
 def test_requests_in_progress_are_answered_before_the_end(tmp_path: Path) -> None:
     tiny.write(tmp_path)
 
