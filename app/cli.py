@@ -58,6 +58,7 @@ def _serve(settings: Any) -> None:
     import uvicorn
 
     from app.api.app import create_app
+    from app.bundle.budget import PixelBudget
     from app.runtime.session import find_device
     from app.serving.loading import loader
     from app.serving.plan import Plan
@@ -65,7 +66,11 @@ def _serve(settings: Any) -> None:
 
     repository = Repository(
         settings.models_dir,
-        loader(device=find_device(settings.device), threads=settings.threads),
+        loader(
+            device=find_device(settings.device),
+            threads=settings.threads,
+            hold=PixelBudget(settings.max_megapixels * 1_000_000).hold,
+        ),
         plan=Plan(versions=settings.versions),
         default=settings.default_model,
     )

@@ -62,6 +62,13 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self.prepare_seconds = Histogram(
+            "trichord_prepare_seconds",
+            "From one modality's bytes to its array, once a decoding thread has it.",
+            (*model, "modality"),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
         self.queue_seconds = Histogram(
             "trichord_queue_seconds",
             "From prepared row to the start of its batch.",

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from fastapi import Response
 from numpy.typing import NDArray
 
 from app.api import schemas
@@ -49,6 +50,13 @@ def row_prediction(
     return schemas.RowPrediction(
         index=index, id=row_id, status=200, model=model, **_predicted(answer), **_ran(answer, started_s)
     )
+
+
+def response(body: schemas.Prediction | schemas.Embedding) -> Response:
+    """The answer as JSON, and its timings as a header that browsers' developer tools show."""
+    timings = body.timings_ms.model_dump()
+    said = ", ".join(f"{name};dur={milliseconds:.3f}" for name, milliseconds in timings.items())
+    return Response(body.model_dump_json(), headers={"Server-Timing": said}, media_type="application/json")
 
 
 def model_ref(model: LiveModel) -> schemas.ModelRef:

@@ -41,6 +41,6 @@ def embed_router(service: Service) -> APIRouter:
             request_id=state.request_id,
             started_s=state.started_s,
         )
-        return Response(body.model_dump_json(), media_type="application/json")
+        return answers.response(body)
 
     return router

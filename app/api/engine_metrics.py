@@ -50,5 +50,7 @@ def count_answer(metrics: Metrics, model: LiveModel, answer: Answer) -> None:
     metrics.rows.labels(*labels, "+".join(answer.prediction.used)).inc()
     metrics.decode_seconds.labels(*labels).observe(answer.timings.decode_s)
     metrics.queue_seconds.labels(*labels).observe(answer.timings.queue_s)
+    for modality, seconds in answer.timings.prepare_s.items():
+        metrics.prepare_seconds.labels(*labels, modality).observe(seconds)
     for modality, lookup in answer.lookups.items():
         metrics.cache_lookups.labels(*labels, modality, lookup.value).inc()

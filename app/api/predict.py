@@ -35,6 +35,6 @@ def predict_router(service: Service) -> APIRouter:
         body = answers.prediction(
             answer, question.model, request_id=state.request_id, started_s=state.started_s
         )
-        return Response(body.model_dump_json(), media_type="application/json")
+        return answers.response(body)
 
     return router

@@ -53,6 +53,7 @@ class Sample:
     audio: NDArray[np.float32] | None = None  # [samples]
     warnings: tuple[InputWarning, ...] = ()
     features: Mapping[Modality, NDArray[np.float32]] = field(default_factory=dict)
+    prepare_s: Mapping[Modality, float] = field(default_factory=dict)  # what decoding and preparing took
 
     def has(self, modality: Modality) -> bool:
         return getattr(self, modality) is not None or modality in self.features

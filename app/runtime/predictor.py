@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from app.bundle.budget import Hold, unbounded
 from app.bundle.folder import Bundle
 from app.bundle.interpret import Prediction, RowOutputs, interpret
 from app.bundle.manifest import Modality
@@ -43,24 +44,34 @@ class Predictor:
     """A bundle on a device. `execute` is for one thread at a time; `prepare` for any number."""
 
     def __init__(
-        self, bundle: Bundle, *, encoders: dict[Modality, Session], fusion: Session, device: Device
+        self,
+        bundle: Bundle,
+        *,
+        encoders: dict[Modality, Session],
+        fusion: Session,
+        device: Device,
+        hold: Hold = unbounded,
     ) -> None:
         self.manifest = bundle.manifest
         self.device = device
-        self.prepare = Preparer(bundle.manifest.inputs, bundle.files)
+        self.prepare = Preparer(bundle.manifest.inputs, bundle.files, hold=hold)
         self._encoders = encoders
         self._fusion = fusion
 
     @classmethod
-    def open(cls, bundle: Bundle, *, device: Device, threads: int) -> Self:
-        """Load the graphs of a verified bundle. Raises GraphInvalid or DeviceUnavailable."""
+    def open(cls, bundle: Bundle, *, device: Device, threads: int, hold: Hold = unbounded) -> Self:
+        """Load the graphs of a verified bundle; `hold` bounds the pixels decoded at once.
+
+        Raises GraphInvalid or DeviceUnavailable.
+        """
 
         def session(path: str) -> Session:
             return open_session(bundle.files[path], name=path, device=device, threads=threads)
 
         inputs = bundle.manifest.inputs
         encoders = {name: session(inputs.encoder(name).encoder) for name in inputs.names}
-        return cls(bundle, encoders=encoders, fusion=session(bundle.manifest.fusion.graph), device=device)
+        fusion = session(bundle.manifest.fusion.graph)
+        return cls(bundle, encoders=encoders, fusion=fusion, device=device, hold=hold)
 
     def execute(self, samples: list[Sample]) -> Ran:
         """Each modality costs only the rows that bring it, and those of like length run together."""

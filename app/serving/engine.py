@@ -40,6 +40,7 @@ class Timings:
     decode_s: float
     queue_s: float
     run_s: float
+    prepare_s: Mapping[Modality, float] = field(default_factory=dict)  # of `decode_s`, by modality
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ class Place:
             batched = await self.run(model, sample)
             engine.encodings.keep(claim, sample, batched.value.named_features(model.manifest))
         prediction = model.predictor.interpret(batched.value, sample, top_k=top_k)
-        timings = Timings(decode_s=decode_s, queue_s=batched.queue_s, run_s=batched.run_s)
+        timings = Timings(decode_s, batched.queue_s, batched.run_s, prepare_s=sample.prepare_s)
         return Answer(prediction, batched.value, sample.warnings, timings, batched.batch_size, claim.lookups)
 
     async def run(self, model: LiveModel, sample: Sample) -> Batched[RowOutputs]:

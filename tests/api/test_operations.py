@@ -61,6 +61,8 @@ def test_metrics_count_what_happened(server: Server) -> None:
     assert grown(f'trichord_rows_total{{modalities="image+audio",{model}}}') == 1
     for stage in ("decode", "queue", "run"):
         assert grown(f"trichord_{stage}_seconds_count{{{model}}}") == 1
+    for modality in ("image", "audio"):
+        assert grown(f'trichord_prepare_seconds_count{{modality="{modality}",{model}}}') == 1
     for part, runs in (("image", 1), ("audio", 1), ("fusion", 1)):
         assert grown(f'trichord_part_seconds_count{{model="tiny",part="{part}",version="1"}}') == runs
     assert after['trichord_waiting{priority="interactive"}'] == 0
