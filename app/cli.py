@@ -6,6 +6,7 @@ where only trichord[cpu] is installed.
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -55,24 +56,13 @@ def serve(
 
 
 def _serve(settings: Any) -> None:
-    import uvicorn
-
-    from app.api.app import create_app
+    from app.api.process import serve
     from app.runtime.session import find_device
     from app.serving.repository import open_models
 
+    listener = _listen(settings.host, settings.port)
     opened = open_models(settings.models_dir, device=find_device(settings.device), threads=settings.threads)
-    uvicorn.run(
-        create_app(opened, settings),
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http="httptools",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=settings.shutdown_seconds,
-    )
+    serve(opened, settings, listener)
 
 
 @app.command()
@@ -132,6 +122,21 @@ def healthcheck() -> None:
         connection.close()
     if status != 200:
         _fail(f"The server at {host}:{settings.port} is not ready.", code=1)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that has its port, but takes no connection before the models are open."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        _fail(
+            f"Cannot listen at {host}:{port}. Choose another TRICHORD_HOST or TRICHORD_PORT.",
+            code=_CANNOT_START,
+        )
+    return listener
 
 
 def _title(bundle: Bundle) -> str:

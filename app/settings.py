@@ -47,6 +47,18 @@ class Settings(BaseSettings):
     hang_seconds: Annotated[float, Field(gt=0)] = Field(
         10.0, description="A run of more makes the server unready until it ends."
     )
+    header_seconds: Annotated[float, Field(gt=0)] = Field(
+        5.0, description="Longest time for a request's headers to arrive."
+    )
+    body_seconds: Annotated[float, Field(gt=0)] = Field(
+        10.0, description="Likewise for its body, and 1 s more for every 50 kB received."
+    )
+    max_connections: Annotated[int, Field(ge=1)] = Field(
+        1000, description="Most open connections; more are refused with 503."
+    )
+    drain_seconds: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Time to go on accepting when told to stop; load balancers need some."
+    )
     shutdown_seconds: Annotated[int, Field(ge=1)] = Field(
         25, description="Longest wait for requests in progress when told to stop."
     )

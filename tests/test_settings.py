@@ -16,12 +16,15 @@ def test_the_list_of_options_is_frozen() -> None:
     assert set(Settings.model_fields) == {
         "host", "port", "models_dir", "default_model", "device", "threads", "decode_threads",
         "max_batch_size", "max_rows", "max_megabytes", "deadline_seconds", "max_deadline_seconds",
-        "hang_seconds", "shutdown_seconds", "log_format", "log_level",
+        "hang_seconds", "header_seconds", "body_seconds", "max_connections",
+        "drain_seconds", "shutdown_seconds", "log_format", "log_level",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_option_is_documented_as_the_code_describes_it(name: str) -> None:
     field = Settings.model_fields[name]
-    default = "cores" if field.default_factory else f"`{field.default}`" if field.default else "none"
+    default = (
+        "cores" if field.default_factory else f"`{field.default}`" if field.default is not None else "none"
+    )
     assert f"| `TRICHORD_{name.upper()}` | {default} | {field.description} |" in PAGE

@@ -16,6 +16,7 @@ from app.api.health import health_router
 from app.api.models import models_router
 from app.api.observe import Observe
 from app.api.predict import predict_router
+from app.api.stopping import Stopping
 from app.metrics import Metrics
 from app.serving.engine import Engine, Limits
 from app.serving.repository import Opened, Repository
@@ -28,9 +29,8 @@ Errors are RFC 9457 problems with a stable `code`. Every answer carries `X-Reque
 """
 
 
-def create_app(opened: Opened, settings: Settings) -> FastAPI:
+def create_app(opened: Opened, settings: Settings, *, metrics: Metrics, stopping: Stopping) -> FastAPI:
     """An application over opened models. Raises NoLiveModel if the default model is not among them."""
-    metrics = Metrics()
     repository = Repository(opened.models, refused=opened.refused, default=settings.default_model)
     for model in repository:
         metrics.model_info.labels(*model_labels(model), model.manifest.digest, model.device).set(1)
@@ -61,7 +61,7 @@ def create_app(opened: Opened, settings: Settings) -> FastAPI:
     patience = Patience(default_s=settings.deadline_seconds, most_s=settings.max_deadline_seconds)
     app.include_router(predict_router(engine, repository, metrics, patience=patience))
     app.include_router(models_router(repository))
-    app.include_router(health_router(engine, metrics))
-    app.add_middleware(Observe, metrics=metrics)
+    app.include_router(health_router(engine, metrics, stopping))
+    app.add_middleware(Observe, metrics=metrics, stopping=stopping)
     errors.install(app)
     return app

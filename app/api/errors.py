@@ -38,6 +38,7 @@ CATALOGUE: Final[Mapping[str, Entry]] = MappingProxyType(
         "not_found": Entry(404, "There is nothing at this path"),
         "model_not_found": Entry(404, "No such model or version is served"),
         "method_not_allowed": Entry(405, "The path does not answer this method"),
+        "request_timeout": Entry(408, "The request arrived too slowly"),
         "body_too_large": Entry(413, "The body is too large"),
         "part_too_large": Entry(413, "A part of the form is too large"),
         "image_too_large": Entry(413, "The image has too many pixels"),
@@ -49,6 +50,7 @@ CATALOGUE: Final[Mapping[str, Entry]] = MappingProxyType(
         "invalid_audio": Entry(422, "The recording cannot be decoded"),
         "invalid_text": Entry(422, "The text cannot be read"),
         "invalid_parameter": Entry(422, "A parameter is wrong"),
+        "headers_too_large": Entry(431, "The request has too many or too large headers"),
         "internal": Entry(500, "The server failed"),
         "model_nonfinite": Entry(500, "The model gave no number for this row"),
         "overloaded": Entry(503, "Too much is waiting"),
@@ -101,6 +103,15 @@ def problem(
     """
     entry = CATALOGUE[code]
     request.state.problem = code
+    body = document(code, detail, part=part, request_id=request.state.request_id)
+    wait = {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
+    headers = wait if entry.status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    return Response(body, entry.status, headers, media_type="application/problem+json")
+
+
+def document(code: str, detail: str, *, request_id: str, part: str | None = None) -> str:
+    """The body of a problem."""
+    entry = CATALOGUE[code]
     body = Problem(
         type=f"urn:trichord:error:{code}",
         title=entry.title,
@@ -108,13 +119,9 @@ def problem(
         detail=detail,
         code=code,
         part=part,
-        request_id=request.state.request_id,
+        request_id=request_id,
     )
-    wait = {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
-    headers = wait if entry.status == HTTPStatus.SERVICE_UNAVAILABLE else None
-    return Response(
-        body.model_dump_json(exclude_none=True), entry.status, headers, media_type="application/problem+json"
-    )
+    return body.model_dump_json(exclude_none=True)
 
 
 def install(app: FastAPI) -> None:
@@ -142,7 +149,9 @@ def install(app: FastAPI) -> None:
         return problem(request, "model_nonfinite", "The inputs are valid, but the model cannot rate them.")
 
     def gone(request: Request, _: Exception) -> Response:
-        return problem(request, "truncated_body", "The connection closed before the body was complete.")
+        """For the log and the metrics; the client is gone, or has its answer from the guard."""
+        code = getattr(request.state, "refused", "truncated_body")
+        return problem(request, code, "The connection closed before the body was complete.")
 
     app.add_exception_handler(bundle.InputError, known)
     app.add_exception_handler(serving.ServingError, known)

@@ -6,13 +6,14 @@ from fastapi import APIRouter, Response
 
 from app.api import schemas
 from app.api.documented import problems
+from app.api.stopping import Stopping
 from app.metrics import CONTENT_TYPE, Metrics
 from app.serving.engine import Engine
 from app.serving.errors import Draining, NotReady
 from app.serving.schedule import Priority
 
 
-def health_router(engine: Engine, metrics: Metrics) -> APIRouter:
+def health_router(engine: Engine, metrics: Metrics, stopping: Stopping) -> APIRouter:
     router = APIRouter(tags=["health"])
 
     @router.get("/healthz", operation_id="healthz", summary="Is the process alive?")
@@ -27,7 +28,7 @@ def health_router(engine: Engine, metrics: Metrics) -> APIRouter:
     )
     async def readyz() -> schemas.Health:
         """Every model is verified and warmed up; the server is not stopping, and no run hangs."""
-        if engine.batcher.is_draining:
+        if stopping.begun or engine.batcher.is_draining:
             raise Draining("The server is stopping.")
         if engine.batcher.is_stuck:
             raise NotReady("A run has been going for too long.")
