@@ -8,7 +8,7 @@ RECIPE ?= digits
 OUT    ?= out/$(RECIPE)
 TARGET ?= cpu
 
-.PHONY: help setup check test fuzz serve train export bench image clean
+.PHONY: help setup check test fuzz openapi serve train export bench image clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -38,6 +38,9 @@ test: $(VENV)/.dev ## the test suite
 
 fuzz: $(VENV)/.dev ## the full counts: 20,000 hostile requests, every rule of the OpenAPI document, 20 stops under load
 	$(BIN)/pytest --thorough -s tests/fuzz tests/api/test_stopping.py $(ARGS)
+
+openapi: $(VENV)/.dev ## write docs/openapi.json as the server now says it
+	$(BIN)/python -m tests.openapi
 
 serve: $(VENV)/.serve ## serve ./models (TRICHORD_PORT=8000, TRICHORD_HOST=127.0.0.1)
 	exec $(BIN)/trichord serve

@@ -16,7 +16,7 @@ from app.serving.schedule import Priority
 def health_router(engine: Engine, metrics: Metrics, stopping: Stopping) -> APIRouter:
     router = APIRouter(tags=["health"])
 
-    @router.get("/healthz", operation_id="healthz", summary="Is the process alive?")
+    @router.get("/healthz", operation_id="healthz", summary="Is the process alive?", responses=problems())
     async def healthz() -> schemas.Health:
         return schemas.Health(status="ok")
 
@@ -39,7 +39,7 @@ def health_router(engine: Engine, metrics: Metrics, stopping: Stopping) -> APIRo
         operation_id="metrics",
         summary="Prometheus metrics",
         response_class=Response,
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems()},
     )
     async def exposition() -> Response:
         for priority in Priority:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from app.api import schemas
+from app.api.documented import problems
 from app.bundle.manifest import Inputs
 from app.serving.model import LiveModel
 from app.serving.repository import Repository
@@ -18,6 +19,7 @@ def models_router(repository: Repository) -> APIRouter:
         operation_id="models",
         summary="List the served models",
         response_model_exclude_none=True,
+        responses=problems(),
     )
     async def models() -> schemas.Models:
         return schemas.Models(

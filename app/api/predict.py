@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -14,6 +13,7 @@ from app.api.deadline import Patience
 from app.api.documented import problems
 from app.api.engine_metrics import count_answer
 from app.api.errors import Refusal
+from app.api.form_schema import MAX_VERSION, predict_form
 from app.api.forms import announced_bytes, read_form
 from app.api.leaving import unless_gone
 from app.bundle.interpret import ClassProbability
@@ -41,7 +41,8 @@ def predict_router(
 ) -> APIRouter:
     """The route, over live models."""
     router = APIRouter(tags=["predict"])
-    limits = _form_limits([model.manifest for model in repository])
+    manifests = [model.manifest for model in repository]
+    limits = _form_limits(manifests)
 
     @router.post(
         "/v1/predict",
@@ -52,7 +53,7 @@ def predict_router(
             "bad_multipart", "model_not_found", "body_too_large", "unsupported_media_type", "no_modality",
             "internal", "overloaded", "deadline_exceeded",
         ),
-        openapi_extra={"requestBody": _form_schema(limits), "parameters": [_DEADLINE]},
+        openapi_extra={"requestBody": predict_form(manifests, limits), "parameters": [_DEADLINE]},
     )  # fmt: skip
     async def predict(request: Request) -> Response:
         with engine.admit(
@@ -62,7 +63,7 @@ def predict_router(
             size_bytes=announced_bytes(request, limits),
         ) as place:
             form = await read_form(request, limits)
-            model = repository.find(_name(form), _integer(form, "version", most=2**31))
+            model = repository.find(_name(form), _integer(form, "version", most=MAX_VERSION))
             labels = len(model.manifest.labels)
             top_k = _integer(form, "top_k", most=labels) or min(_DEFAULT_TOP_K, labels)
             raw = RawInputs(image=form.get("image"), text=form.get("text"), audio=form.get("audio"))
@@ -126,25 +127,3 @@ def _class(one: ClassProbability) -> schemas.ClassProbability:
 
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 3)
-
-
-def _form_schema(limits: Mapping[str, int]) -> dict[str, Any]:
-    """The request body for OpenAPI: FastAPI cannot see a form that is read from the stream."""
-    about: dict[str, dict[str, Any]] = {
-        "image": {"type": "string", "format": "binary", "description": "JPEG, PNG or WebP."},
-        "text": {"type": "string", "minLength": 1, "description": "UTF-8."},
-        "audio": {"type": "string", "format": "binary", "description": "WAV, FLAC, OGG or MP3."},
-        "model": {"type": "string", "description": "Name of a served model; needed if there are several."},
-        "version": {"type": "integer", "minimum": 1, "description": "The highest served, if left out."},
-        "top_k": {"type": "integer", "minimum": 1, "description": "How many classes to list."},
-    }
-    properties: dict[str, Any] = {
-        name: about[name] | {"x-max-bytes": limit} for name, limit in limits.items()
-    }
-    schema = {
-        "type": "object",
-        "description": "At least one of the modalities.",
-        "properties": properties,
-        "additionalProperties": False,
-    }
-    return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
