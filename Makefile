@@ -8,7 +8,7 @@ RECIPE ?= digits
 OUT    ?= out/$(RECIPE)
 TARGET ?= cpu
 
-.PHONY: help setup check test fuzz openapi serve train export bench image clean
+.PHONY: help setup check test fuzz openapi serve train export bench overload image clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -51,8 +51,13 @@ train: $(VENV)/.dev ## train, evaluate, export, verify: RECIPE=digits DATA=dir O
 export: $(VENV)/.dev ## export OUT's checkpoint again as a bundle: RECIPE=digits OUT=dir
 	$(BIN)/python -m training export $(RECIPE) --out $(OUT) $(if $(DATA),--data $(DATA))
 
-bench: $(VENV)/.dev ## latency and throughput of a running server, as ratios
+bench: $(VENV)/.dev ## what batching, subsets and the engine are worth, as ratios
 	$(BIN)/python -m benchmarks.batching
+	$(BIN)/python -m benchmarks.mixed
+	$(BIN)/python -m benchmarks.plain
+
+overload: $(VENV)/.dev ## a table of goodput at one, two and four times what can be served
+	$(BIN)/python -m benchmarks.overload
 
 image: ## build the container image: TARGET=cpu or gpu, with docker or buildah
 	deploy/image.sh $(TARGET)

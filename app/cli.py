@@ -58,11 +58,19 @@ def serve(
 def _serve(settings: Any) -> None:
     from app.api.process import serve
     from app.runtime.session import find_device
-    from app.serving.repository import open_models
+    from app.serving.loading import loader
+    from app.serving.plan import Plan
+    from app.serving.repository import Repository
 
     listener = _listen(settings.host, settings.port)
-    opened = open_models(settings.models_dir, device=find_device(settings.device), threads=settings.threads)
-    serve(opened, settings, listener)
+    repository = Repository(
+        settings.models_dir,
+        loader(device=find_device(settings.device), threads=settings.threads),
+        plan=Plan(versions=settings.versions),
+        default=settings.default_model,
+    )
+    repository.start()
+    serve(repository, settings, listener)
 
 
 @app.command()

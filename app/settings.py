@@ -24,6 +24,12 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port to listen on.")
     models_dir: Path = Field(Path("models"), description="Folder of bundles, as <name>/<version>.")
     default_model: str | None = Field(None, description="Answers requests that name no model.")
+    versions: Literal["latest", "all"] = Field(
+        "latest", description="Versions served of a model that has no serving.json: latest or all."
+    )
+    poll_seconds: Annotated[float, Field(ge=0)] = Field(
+        5.0, description="How often the models folder is looked at for changes; 0 for never."
+    )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     threads: Annotated[int, Field(ge=1)] = Field(
         default_factory=_usable_cores, description="CPU threads that run one operator of a graph."

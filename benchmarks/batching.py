@@ -37,16 +37,16 @@ def main() -> None:
         with serving(given.models, max_batch_size=max_batch_size, log_level="warning") as server:
             load = run_load(server.port, rows, connections=given.connections, seconds=given.seconds)
             loads[max_batch_size].append(asyncio.run(load))
-    print("max batch   rows/s   p50 ms   p99 ms   mean batch   wrong")  # noqa: T201
+    print("max batch   rows/s   p50 ms   p99 ms   mean batch   wrong")
     for size, turns in loads.items():
         best = max(turns, key=lambda load: load.rows_per_second)
-        print(  # noqa: T201
+        print(
             f"{size:9} {best.rows_per_second:8.0f} {best.latency_s(0.5) * 1000:8.1f} "
             f"{best.latency_s(0.99) * 1000:8.1f} {best.mean_batch_size:12.1f} {sum(t.wrong for t in turns):7}"
         )
     pairs = zip(loads[32], loads[1], strict=True)
     ratio = statistics.median(a.rows_per_second / b.rows_per_second for a, b in pairs)
-    print(f"batching answers {ratio:.2f} times the rows (median of {_TURNS} pairs)")  # noqa: T201
+    print(f"batching answers {ratio:.2f} times the rows (median of {_TURNS} pairs)")
 
 
 def golden_rows(models: Path) -> list[RawInputs]:

@@ -36,7 +36,7 @@ class Load:
         return self.latencies_s[min(int(quantile * len(self.latencies_s)), len(self.latencies_s) - 1)]
 
 
-def encode(raw: RawInputs, *, host: str) -> bytes:
+def encode(raw: RawInputs, *, host: str, deadline_ms: int | None = None) -> bytes:
     """A whole HTTP request."""
     body = b""
     for name in raw.present:
@@ -44,8 +44,9 @@ def encode(raw: RawInputs, *, host: str) -> bytes:
         body += b'; filename="f"\r\n\r\n' if name != "text" else b"\r\n\r\n"
         body += getattr(raw, name) + b"\r\n"
     body += b"--%s--\r\n" % _BOUNDARY
+    deadline = f"X-Request-Deadline-Ms: {deadline_ms}\r\n" if deadline_ms else ""
     head = (
-        f"POST /v1/predict HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n"
+        f"POST /v1/predict HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n{deadline}"
         f"Content-Type: multipart/form-data; boundary={_BOUNDARY.decode()}\r\n\r\n"
     )
     return head.encode() + body
@@ -54,7 +55,7 @@ def encode(raw: RawInputs, *, host: str) -> bytes:
 async def run_load(port: int, rows: Sequence[RawInputs], *, connections: int, seconds: float) -> Load:
     """Ask every row alone, then all at once for `seconds`."""
     requests = [encode(row, host="127.0.0.1") for row in rows]
-    async with await _Connection.open(port) as lone:
+    async with await Connection.open(port) as lone:
         expected = [await lone.ask(request) for request in requests]
     started_s = time.perf_counter()
     clients = [
@@ -90,33 +91,33 @@ async def _client(
 ) -> list[_Observed]:
     choose = random.Random(seed)  # noqa: S311 - a schedule, not a secret
     observed: list[_Observed] = []
-    async with await _Connection.open(port) as connection:
+    async with await Connection.open(port) as connection:
         while (now_s := time.perf_counter()) < until_s:
             index = choose.randrange(len(requests))
             status, answer = await connection.ask(requests[index])
             latency_s = time.perf_counter() - now_s
-            is_right = status == 200 and _same(answer, expected[index][1])
+            is_right = status == 200 and is_same(answer, expected[index][1])
             observed.append(_Observed(is_right, latency_s, int(str(answer.get("batch_size", 0)))))
     return observed
 
 
-def _same(answer: dict[str, object], expected: dict[str, object]) -> bool:
+def is_same(answer: dict[str, object], expected: dict[str, object]) -> bool:
     """Equal label, and a probability within 1e-5."""
     difference = abs(float(str(answer["probability"])) - float(str(expected["probability"])))
     return answer["label"] == expected["label"] and difference <= 1e-5
 
 
-class _Connection:
+class Connection:
     """One keep-alive connection that speaks just enough HTTP/1.1 to be cheap."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
     @classmethod
-    async def open(cls, port: int) -> _Connection:
+    async def open(cls, port: int) -> Connection:
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
-    async def __aenter__(self) -> _Connection:
+    async def __aenter__(self) -> Connection:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -124,9 +125,14 @@ class _Connection:
         await self._writer.wait_closed()
 
     async def ask(self, request: bytes) -> tuple[int, dict[str, object]]:
+        status, answer, _ = await self.ask_all(request)
+        return status, answer
+
+    async def ask_all(self, request: bytes) -> tuple[int, dict[str, object], bytes]:
+        """Status, JSON body and raw headers."""
         self._writer.write(request)
         head = await self._reader.readuntil(b"\r\n\r\n")
         lines = head.decode("latin-1").split("\r\n")
         length = next(int(line[15:]) for line in lines if line.lower().startswith("content-length:"))
         body = await self._reader.readexactly(length)
-        return int(lines[0].split()[1]), json.loads(body)
+        return int(lines[0].split()[1]), json.loads(body), head

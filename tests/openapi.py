@@ -11,7 +11,9 @@ from app.api.app import create_app
 from app.api.stopping import Stopping
 from app.metrics import Metrics
 from app.runtime.session import Device
-from app.serving.repository import open_models
+from app.serving.loading import loader
+from app.serving.plan import Plan
+from app.serving.repository import Repository
 from app.settings import Settings
 from tests import tiny
 
@@ -19,8 +21,10 @@ PAGE = Path(__file__).parents[1] / "docs" / "openapi.json"
 
 
 def document(models_dir: Path) -> dict[str, Any]:
-    opened = open_models(models_dir, device=Device("cpu"), threads=1)
-    app = create_app(opened, Settings(models_dir=models_dir), metrics=Metrics(), stopping=Stopping())
+    repository = Repository(models_dir, loader(device=Device("cpu"), threads=1), plan=Plan())
+    repository.start()
+    settings = Settings(models_dir=models_dir)
+    app = create_app(repository, settings, metrics=Metrics(), stopping=Stopping())
     return app.openapi()
 
 

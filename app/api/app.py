@@ -9,9 +9,10 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from app.api import errors
+from app.api import errors, openapi
+from app.api.admin import admin_router
 from app.api.deadline import Patience
-from app.api.engine_metrics import EngineMetrics, model_labels
+from app.api.engine_metrics import EngineMetrics, show_live
 from app.api.health import health_router
 from app.api.models import models_router
 from app.api.observe import Observe
@@ -19,7 +20,8 @@ from app.api.predict import predict_router
 from app.api.stopping import Stopping
 from app.metrics import Metrics
 from app.serving.engine import Engine, Limits
-from app.serving.repository import Opened, Repository
+from app.serving.following import following
+from app.serving.repository import Repository
 from app.settings import Settings
 
 _ABOUT = """
@@ -29,11 +31,12 @@ Errors are RFC 9457 problems with a stable `code`. Every answer carries `X-Reque
 """
 
 
-def create_app(opened: Opened, settings: Settings, *, metrics: Metrics, stopping: Stopping) -> FastAPI:
-    """An application over opened models. Raises NoLiveModel if the default model is not among them."""
-    repository = Repository(opened.models, refused=opened.refused, default=settings.default_model)
-    for model in repository:
-        metrics.model_info.labels(*model_labels(model), model.manifest.digest, model.device).set(1)
+def create_app(
+    repository: Repository, settings: Settings, *, metrics: Metrics, stopping: Stopping
+) -> FastAPI:
+    """An application over a repository that has started."""
+    repository.on_change = lambda changed: show_live(metrics, changed)
+    show_live(metrics, repository)
     engine = Engine(
         Limits(
             max_batch_size=settings.max_batch_size,
@@ -47,7 +50,7 @@ def create_app(opened: Opened, settings: Settings, *, metrics: Metrics, stopping
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with engine:
+        async with engine, following(repository, every_s=settings.poll_seconds):
             yield
 
     app = FastAPIOffline(
@@ -61,7 +64,9 @@ def create_app(opened: Opened, settings: Settings, *, metrics: Metrics, stopping
     patience = Patience(default_s=settings.deadline_seconds, most_s=settings.max_deadline_seconds)
     app.include_router(predict_router(engine, repository, metrics, patience=patience))
     app.include_router(models_router(repository))
+    app.include_router(admin_router(repository))
     app.include_router(health_router(engine, metrics, stopping))
     app.add_middleware(Observe, metrics=metrics, stopping=stopping)
     errors.install(app)
+    openapi.install(app, repository)
     return app

@@ -8,12 +8,20 @@ from app.metrics import Metrics
 from app.runtime.predictor import PartRun
 from app.serving.engine import Answer
 from app.serving.model import LiveModel
+from app.serving.repository import Repository
 from app.serving.schedule import Priority
 
 
 def model_labels(model: LiveModel) -> tuple[str, str]:
     """The labels model and version."""
     return model.manifest.name, str(model.manifest.version)
+
+
+def show_live(metrics: Metrics, repository: Repository) -> None:
+    """Let the info series be those of the live bundles."""
+    metrics.model_info.clear()
+    for model in repository:
+        metrics.model_info.labels(*model_labels(model), model.manifest.digest, model.device).set(1)
 
 
 class EngineMetrics:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Final
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -39,6 +40,7 @@ CATALOGUE: Final[Mapping[str, Entry]] = MappingProxyType(
         "model_not_found": Entry(404, "No such model or version is served"),
         "method_not_allowed": Entry(405, "The path does not answer this method"),
         "request_timeout": Entry(408, "The request arrived too slowly"),
+        "load_failed": Entry(409, "The change of what is served could not be made"),
         "body_too_large": Entry(413, "The body is too large"),
         "part_too_large": Entry(413, "A part of the form is too large"),
         "image_too_large": Entry(413, "The image has too many pixels"),
@@ -78,6 +80,7 @@ _CODES: Final[Mapping[type[Exception], str]] = MappingProxyType(
         serving.DeadlineExceeded: "deadline_exceeded",
         serving.ModelNotFound: "model_not_found",
         serving.ModelAmbiguous: "invalid_parameter",
+        serving.LoadFailed: "load_failed",
     }
 )
 
@@ -145,6 +148,12 @@ def install(app: FastAPI) -> None:
         response.headers.update(error.headers or {})
         return response
 
+    def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError), "registered for this one"
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"][1:]) or str(first["loc"][0])
+        return problem(request, "invalid_parameter", f"{where}: {first['msg']}.", part=where)
+
     def nonfinite(request: Request, _: Exception) -> Response:
         return problem(request, "model_nonfinite", "The inputs are valid, but the model cannot rate them.")
 
@@ -157,5 +166,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(serving.ServingError, known)
     app.add_exception_handler(Refusal, refused)
     app.add_exception_handler(HTTPException, routing)
+    app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(runtime.NonFiniteOutput, nonfinite)
     app.add_exception_handler(ClientDisconnect, gone)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from app.api import schemas
-from app.api.documented import problems
 from app.bundle.manifest import Inputs
 from app.serving.model import LiveModel
-from app.serving.repository import Repository
+from app.serving.repository import Repository, State
 
 
 def models_router(repository: Repository) -> APIRouter:
@@ -19,12 +18,15 @@ def models_router(repository: Repository) -> APIRouter:
         operation_id="models",
         summary="List the served models",
         response_model_exclude_none=True,
-        responses=problems(),
     )
     async def models() -> schemas.Models:
         return schemas.Models(
             models=[_model(model) for model in repository],
-            refused=[schemas.RefusedModel(name=bad.name, version=bad.version) for bad in repository.refused],
+            refused=[
+                schemas.RefusedModel(name=bad.name, version=bad.version)
+                for bad in repository.index()
+                if bad.state is State.UNAVAILABLE
+            ],
         )
 
     return router

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -13,7 +14,6 @@ from app.api.deadline import Patience
 from app.api.documented import problems
 from app.api.engine_metrics import count_answer
 from app.api.errors import Refusal
-from app.api.form_schema import MAX_VERSION, predict_form
 from app.api.forms import announced_bytes, read_form
 from app.api.leaving import unless_gone
 from app.bundle.interpret import ClassProbability
@@ -35,14 +35,32 @@ _DEADLINE = {
 }
 _DEFAULT_TOP_K = 5
 
+# FastAPI cannot see a form that is read from the stream.
+_PROPERTIES: dict[str, dict[str, Any]] = {
+    "image": {"type": "string", "format": "binary", "description": "JPEG, PNG or WebP."},
+    "text": {"type": "string", "minLength": 1, "description": "UTF-8."},
+    "audio": {"type": "string", "format": "binary", "description": "WAV, FLAC, OGG or MP3."},
+    "model": {"type": "string", "description": "Name of a served model; needed if there are several."},
+    "version": {
+        "anyOf": [{"type": "integer", "minimum": 1}, {"enum": ["stable", "canary"]}],
+        "description": "A number or a label; what the model's plan picks, if left out.",
+    },
+    "top_k": {"type": "integer", "minimum": 1, "description": "How many classes to list."},
+}
+_SCHEMA = {
+    "type": "object",
+    "description": "At least one of the modalities. GET /v1/models says how large each may be.",
+    "properties": _PROPERTIES,
+    "additionalProperties": False,
+}
+_FORM = {"required": True, "content": {"multipart/form-data": {"schema": _SCHEMA}}}
+
 
 def predict_router(
     engine: Engine, repository: Repository, metrics: Metrics, *, patience: Patience
 ) -> APIRouter:
     """The route, over live models."""
     router = APIRouter(tags=["predict"])
-    manifests = [model.manifest for model in repository]
-    limits = _form_limits(manifests)
 
     @router.post(
         "/v1/predict",
@@ -53,17 +71,19 @@ def predict_router(
             "bad_multipart", "model_not_found", "body_too_large", "unsupported_media_type", "no_modality",
             "internal", "overloaded", "deadline_exceeded",
         ),
-        openapi_extra={"requestBody": predict_form(manifests, limits), "parameters": [_DEADLINE]},
+        openapi_extra={"requestBody": _FORM, "parameters": [_DEADLINE]},
     )  # fmt: skip
     async def predict(request: Request) -> Response:
+        repository.require_live()
+        limits = _form_limits(model.manifest for model in repository)
         with engine.admit(
-            repository.dearest.costs,
+            repository.expected_costs(),
             priority=Priority.INTERACTIVE,
             timeout_s=patience.of(request),
             size_bytes=announced_bytes(request, limits),
         ) as place:
             form = await read_form(request, limits)
-            model = repository.find(_name(form), _integer(form, "version", most=MAX_VERSION))
+            model = repository.find(_name(form), _version(form))
             labels = len(model.manifest.labels)
             top_k = _integer(form, "top_k", most=labels) or min(_DEFAULT_TOP_K, labels)
             raw = RawInputs(image=form.get("image"), text=form.get("text"), audio=form.get("audio"))
@@ -75,19 +95,25 @@ def predict_router(
     return router
 
 
-def _form_limits(manifests: list[Manifest]) -> dict[str, int]:
+def _form_limits(manifests: Iterable[Manifest]) -> dict[str, int]:
     """Most bytes of each part: as much as the most generous live model reads of it."""
-    specs = {name: [getattr(manifest.inputs, name) for manifest in manifests] for name in MODALITIES}
-    limits = {
-        name: max((spec.max_bytes for spec in found if spec), default=0) for name, found in specs.items()
-    }
+    limits: dict[str, int] = {}
+    for inputs in (manifest.inputs for manifest in manifests):
+        for name in inputs.names:
+            limits[name] = max(limits.get(name, 0), inputs.encoder(name).max_bytes)
     parameters: dict[str, int] = dict.fromkeys(("model", "version", "top_k"), _PARAMETER_BYTES)
-    return {**{name: limit for name, limit in limits.items() if limit}, **parameters}
+    return {name: limits[name] for name in MODALITIES if name in limits} | parameters
 
 
 def _name(form: Mapping[str, bytes]) -> str | None:
     body = form.get("model")
     return None if body is None else body.decode("utf-8", errors="replace")
+
+
+def _version(form: Mapping[str, bytes]) -> int | str | None:
+    """A number, or the label stable or canary."""
+    label = form.get("version", b"")
+    return label.decode() if label in (b"stable", b"canary") else _integer(form, "version", most=2**31)
 
 
 def _integer(form: Mapping[str, bytes], name: str, *, most: int) -> int | None:

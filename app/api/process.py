@@ -17,14 +17,14 @@ from app.api.app import create_app
 from app.api.guard import ConnectionLimits, Guarded
 from app.api.stopping import Stopping
 from app.metrics import Metrics
-from app.serving.repository import Opened
+from app.serving.repository import Repository
 from app.settings import Settings
 
 _INTERRUPTED: Final = 128 + signal.SIGINT  # what shells call a process ended by its user
 _OTHER_FILES: Final = 128  # open beside connections: models, logs, the event loop's own
 
 
-def serve(opened: Opened, settings: Settings, listener: socket.socket) -> None:
+def serve(repository: Repository, settings: Settings, listener: socket.socket) -> None:
     """Answer requests until a signal, then those that are in."""
     metrics, stopping = Metrics(), Stopping()
     _allow_files(settings.max_connections + _OTHER_FILES)
@@ -39,7 +39,7 @@ def serve(opened: Opened, settings: Settings, listener: socket.socket) -> None:
         refused=lambda code: metrics.rejected.labels(code).inc(),
     )
     config = uvicorn.Config(
-        create_app(opened, settings, metrics=metrics, stopping=stopping),
+        create_app(repository, settings, metrics=metrics, stopping=stopping),
         loop="uvloop",
         http=connection,
         ws="none",

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.serving.plan import Plan
+
 
 class _Wire(BaseModel):
     model_config = ConfigDict(frozen=True)
@@ -115,6 +117,22 @@ class RefusedModel(_Wire):
 class Models(_Wire):
     models: list[Model]
     refused: list[RefusedModel]
+
+
+class Version(_Wire):
+    """One version in the models folder."""
+
+    name: str
+    version: int
+    state: str = Field(description="READY, LOADING, UNLOADING or UNAVAILABLE.")
+    reason: str = Field(description="Why it does not serve; empty if it does.")
+
+
+class Serving(_Wire):
+    """A model's plan, and what came of it."""
+
+    plan: Plan
+    versions: list[Version]
 
 
 class Health(_Wire):

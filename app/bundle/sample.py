@@ -96,7 +96,7 @@ def _runs(modality: Modality, samples: list[Sample], inputs: Inputs) -> Iterator
         yield EncoderRun(
             modality=modality,
             rows=np.array(chosen, dtype=np.intp),
-            inputs=_inputs(modality, [samples[row] for row in chosen], inputs),
+            inputs=side_by_side(modality, [samples[row] for row in chosen], inputs),
             length=longest,
             padding=sum(longest - lengths[row] for row in rows),
         )
@@ -116,7 +116,8 @@ def _by_length(lengths: dict[int, int], *, price: int) -> Iterator[list[int]]:
         yield group
 
 
-def _inputs(modality: Modality, samples: list[Sample], inputs: Inputs) -> Arrays:
+def side_by_side(modality: Modality, samples: list[Sample], inputs: Inputs) -> Arrays:
+    """What the modality's encoder reads: the samples' arrays, padded to the longest of them."""
     if modality == "image":
         return {"image": np.stack([s.image for s in samples if s.image is not None])}
     if modality == "text":

@@ -6,12 +6,17 @@ let idle threads spin.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
+
+# ONNX Runtime's wheels send usage data to their maker unless told not to before they load.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # noqa: TID251 - said to a library, not read
+
+import onnxruntime
 
 from app.bundle.sample import Arrays
 from app.runtime.errors import DeviceUnavailable, GraphInvalid

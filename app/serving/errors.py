@@ -7,6 +7,7 @@
   + DeadlineExceeded  the time that the caller gave is over
   + ModelNotFound     no live bundle has that name or version
   + ModelAmbiguous    several models are live and none was named
+  + LoadFailed        an operator's change could not be made
 * NoLiveModel         the operator must act: there is nothing to serve
 """
 
@@ -48,6 +49,10 @@ class ModelNotFound(ServingError):
 
 class ModelAmbiguous(ServingError):
     """The caller named no model and there is no single one to assume."""
+
+
+class LoadFailed(ServingError):
+    """A change of what is served could not be made; what served before still does."""
 
 
 class NoLiveModel(Exception):

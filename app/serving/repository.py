@@ -1,126 +1,287 @@
-"""Which bundles are live: `models/<name>/<version>` on disk to models that answer.
+"""Which bundles are live: `models/<name>/<version>` on disk, brought in line with each model's plan.
 
-A bundle goes live only after its files were verified, its graphs loaded and its golden cases answered
-as at export, which also warms it up. One bad bundle does not keep the others from serving.
+A version goes live only when its bundle is verified, loaded, answers its golden cases and is warm; then it
+takes over in one step, between two requests. Until then, and if it is bad, the old version serves. A
+version that is retired answers the requests that it has and is freed with the last of them.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import random
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
-from app.bundle.errors import BundleError, ManifestInvalid
-from app.bundle.folder import read_bundle
+from app.bundle.errors import BundleError
+from app.bundle.manifest import MANIFEST_FILE
 from app.runtime.errors import DeviceUnavailable, RuntimeFault
-from app.runtime.golden import golden_samples, replay
-from app.runtime.predictor import Predictor
-from app.runtime.session import Device
-from app.serving.errors import ModelAmbiguous, ModelNotFound, NoLiveModel
+from app.serving.cost import CostModel
+from app.serving.errors import LoadFailed, ModelAmbiguous, ModelNotFound, NoLiveModel
+from app.serving.loading import Loader
 from app.serving.model import LiveModel
+from app.serving.plan import Plan, PlanInvalid, read_plan, write_plan
 
 log = logging.getLogger(__name__)
 
+Key = tuple[str, int]  # name, version
+
+
+class State(StrEnum):
+    READY = "READY"
+    LOADING = "LOADING"
+    UNLOADING = "UNLOADING"  # retired, and still answering its last requests
+    UNAVAILABLE = "UNAVAILABLE"
+
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """A bundle that is in the folder but does not serve, and why."""
+class VersionStatus:
+    """One version in the folder. `reason` says why it does not serve; it is for operators."""
 
     name: str
     version: int
-    reason: str
+    state: State
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """What a models folder gave."""
+class _Refused:
+    """Why a bundle is not loaded; not tried again before its manifest changes."""
 
-    models: tuple[LiveModel, ...]
-    refused: tuple[Refused, ...]
-
-
-def open_models(folder: Path, *, device: Device, threads: int) -> Opened:
-    """Open every version of every model in a folder.
-
-    Raises NoLiveModel if none can serve, DeviceUnavailable if the device cannot.
-    """
-    models: list[LiveModel] = []
-    refused: list[Refused] = []
-    for path in _versions(folder):
-        name, version = path.parent.name, int(path.name)
-        try:
-            models.append(_open_verified(path, device=device, threads=threads))
-        except DeviceUnavailable:
-            raise
-        except (BundleError, RuntimeFault) as error:
-            log.error("bundle refused: %s", error, extra={"model": name, "version": version})  # noqa: TRY400
-            refused.append(Refused(name=name, version=version, reason=str(error)))
-    if not models:
-        reasons = "".join(f" {bad.name}/{bad.version}: {bad.reason}" for bad in refused)
-        raise NoLiveModel(f"{folder}: no bundle at <name>/<version> can be served.{reasons}")
-    return Opened(models=tuple(models), refused=tuple(refused))
-
-
-def _open_verified(path: Path, *, device: Device, threads: int) -> LiveModel:
-    bundle = read_bundle(path)
-    manifest = bundle.manifest
-    if (manifest.name, str(manifest.version)) != (path.parent.name, path.name):
-        raise ManifestInvalid(
-            f"it belongs to {manifest.name}/{manifest.version}. Put the bundle into the folder of that name.",
-            file=f"{path.parent.name}/{path.name}",
-        )
-    predictor = Predictor.open(bundle, device=device, threads=threads)
-    replay(bundle, predictor)
-    model = LiveModel(predictor)
-    model.warm_up(golden_samples(bundle, predictor))
-    log.info(
-        "model opened", extra={"model": manifest.name, "version": manifest.version, "device": str(device)}
-    )
-    return model
-
-
-def _versions(folder: Path) -> Iterator[Path]:
-    """Folders of the form <name>/<number>; hidden names are bundles still being written."""
-    for path in sorted(folder.glob("[!.]*/[0-9]*")):
-        if path.is_dir() and path.name.isascii() and path.name.isdigit():
-            yield path
+    reason: str
+    fingerprint: tuple[int, ...]
 
 
 class Repository:
-    """The live models by name and version."""
+    """The live models. Changes block and may come from any thread; all else is cheap and needs no lock."""
 
     def __init__(
-        self, models: Sequence[LiveModel], *, refused: Sequence[Refused], default: str | None
+        self,
+        folder: Path,
+        load: Loader,
+        *,
+        plan: Plan,
+        default: str | None = None,
+        on_change: Callable[[Repository], None] = lambda repository: None,  # noqa: ARG005
     ) -> None:
-        self._models = {(model.manifest.name, model.manifest.version): model for model in models}
-        self.refused = tuple(refused)
+        self._folder = folder
+        self._load = load
+        self._default_plan = plan
         self._default = default
-        if default is not None and default not in self._names():
-            raise NoLiveModel(f"The default model '{default}' is not live. Live: {', '.join(self._names())}.")
+        self.on_change = on_change
+        self._lock = threading.Lock()
+        self._models: Mapping[Key, LiveModel] = {}  # replaced, never changed, so that readers need no lock
+        self._plans: Mapping[str, Plan] = {}
+        self._refused: dict[Key, _Refused] = {}
+        self._on_disk: frozenset[Key] = frozenset()
+        self._loading: Key | None = None
+        self._retired: dict[Key, weakref.ref[LiveModel]] = {}
+
+    # --- for requests -----------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[LiveModel]:
         return iter(self._models.values())
 
-    @property
-    def dearest(self) -> LiveModel:
-        """The model whose rows cost most: what to expect of a request that is not read yet."""
-        return max(self, key=lambda model: model.costs.mean_row_s)
-
-    def find(self, name: str | None = None, version: int | None = None) -> LiveModel:
-        """The named model, or the default; the highest version unless one is named.
+    def find(self, name: str | None = None, version: int | str | None = None) -> LiveModel:
+        """The model for a request: a version by number or label, or what the plan picks.
 
         Raises ModelNotFound or ModelAmbiguous.
         """
+        models = self._models
         name = name or self._default or self._only_name()
-        versions = [known for model, known in self._models if model == name]
-        if not versions:
+        live = sorted(known for model, known in models if model == name)
+        if not live:
             raise ModelNotFound("No model of that name is served. GET /v1/models lists them.", part="model")
-        if version is not None and version not in versions:
+        plan = self._plans.get(name, self._default_plan)
+        if isinstance(version, str):
+            labels = {"stable": plan.pick(live, draw=1.0), "canary": plan.canary}
+            version = labels.get(version) or 0
+        elif version is None:
+            version = plan.pick(live, draw=random.random())  # noqa: S311 - a share of traffic, not a secret
+        if version not in live:
             raise ModelNotFound("That version is not served. GET /v1/models lists them.", part="version")
-        return self._models[name, version if version is not None else max(versions)]
+        return models[name, version]
+
+    def require_live(self) -> None:
+        """Raises ModelNotFound when nothing is served, as after the last model was unloaded."""
+        if not self._models:
+            raise ModelNotFound("No model is served at present.", part="model")
+
+    def expected_costs(self) -> CostModel:
+        """Of the dearest live model: what to expect of a request that is not read yet."""
+        dearest = max(self, key=lambda model: model.costs.mean_row_s, default=None)
+        return dearest.costs if dearest else CostModel()
+
+    # --- for operators ----------------------------------------------------------------------
+
+    def index(self) -> list[VersionStatus]:
+        """Every version in the folder, and retired ones that are not gone yet."""
+        leaving = {key for key, model in self._retired.items() if model() is not None}
+        keys = sorted(self._on_disk | self._models.keys() | leaving)
+        return [self._status(key, is_leaving=key in leaving) for key in keys]
+
+    def plan(self, name: str) -> Plan:
+        """Raises ModelNotFound if the folder has no such model."""
+        if not any(known == name for known, _ in self._on_disk | self._models.keys()):
+            raise ModelNotFound("There is no model of that name.", part="model")
+        return self._plans.get(name, self._default_plan)
+
+    def change(self, name: str, plan: Plan) -> None:
+        """Write a model's plan and follow it. Blocks while versions load.
+
+        Raises ModelNotFound, or LoadFailed: a version that the plan labels cannot be served, in which case
+        nothing changes, or the plan cannot be written.
+        """
+        before = self.plan(name)
+        try:
+            write_plan(self._folder / name, plan)
+            self.reconcile()
+            self._require(name, plan)
+        except PlanInvalid as error:
+            raise LoadFailed(str(error)) from error
+        except LoadFailed:
+            write_plan(self._folder / name, before)
+            self.reconcile()
+            raise
+
+    def load(self, name: str) -> None:
+        """Serve the model again, and look for new versions. Raises ModelNotFound or LoadFailed."""
+        with self._lock:
+            self._refused = {key: bad for key, bad in self._refused.items() if key[0] != name}
+        self.reconcile()
+        self.change(name, self.plan(name).model_copy(update={"enabled": True}))
+        if not any(model == name for model, _ in self._models):
+            raise LoadFailed("No version of the model can be served. The index says why.")
+
+    def unload(self, name: str) -> None:
+        """Stop serving the model; requests that it has are answered. Raises ModelNotFound or LoadFailed."""
+        self.change(name, self.plan(name).model_copy(update={"enabled": False}))
+
+    def promote(self, name: str, version: int) -> None:
+        """Make a version stable, and remember which one was. Raises ModelNotFound or LoadFailed."""
+        live = [known for model, known in self._models if model == name]
+        plan = self.plan(name)
+        now = plan.pick(live, draw=1.0) if live else None
+        kept = plan.versions if isinstance(plan.versions, str) else tuple({*plan.versions, version})
+        self.change(name, plan.promoted(version, now=now).model_copy(update={"versions": kept}))
+
+    def roll_back(self, name: str) -> None:
+        """Make the version stable that was so before, or else the next lower one.
+
+        Raises ModelNotFound or LoadFailed.
+        """
+        now = self.find(name, "stable").manifest.version
+        lower = [version for known, version in self._on_disk if known == name and version < now]
+        back = self.plan(name).previous or max(lower, default=None)
+        if back is None:
+            raise LoadFailed("There is no earlier version to go back to.")
+        self.promote(name, back)
+
+    def start(self) -> None:
+        """Load what the folder holds. Raises NoLiveModel, or DeviceUnavailable."""
+        self.reconcile()
+        if not self._models:
+            bad = "".join(
+                f" {name}/{version}: {why.reason}" for (name, version), why in self._refused.items()
+            )
+            raise NoLiveModel(f"{self._folder}: no bundle at <name>/<version> can be served.{bad}")
+        if self._default is not None and self._default not in self._names():
+            live = ", ".join(self._names())
+            raise NoLiveModel(f"The default model '{self._default}' is not live. Live: {live}.")
+
+    def reconcile(self) -> None:
+        """Bring the live models in line with the folder. Blocks while versions load."""
+        with self._lock:
+            self._on_disk = frozenset(_versions(self._folder))
+            self._plans = self._read_plans()
+            wanted = {key for name in self._disk_names() for key in self._bring_up(name)}
+            self._retire(self._models.keys() - wanted)
+
+    # --- inside -----------------------------------------------------------------------------
+
+    def _read_plans(self) -> dict[str, Plan]:
+        plans = {}
+        for name in self._disk_names():
+            try:
+                plans[name] = read_plan(self._folder / name, self._default_plan)
+            except PlanInvalid as error:
+                log.error("plan refused, the last one stays: %s", error, extra={"model": name})  # noqa: TRY400
+                plans[name] = self._plans.get(name, self._default_plan)
+        return plans
+
+    def _bring_up(self, name: str) -> set[Key]:
+        """Load what the plan wants and is not live; what is wanted and live in the end."""
+        plan = self._plans[name]
+        on_disk = [version for known, version in self._on_disk if known == name]
+        good: set[Key] = set()
+        for group in plan.candidates(on_disk):
+            alive = next((version for version in group if self._is_live((name, version))), None)
+            if alive is not None:
+                good.add((name, alive))
+        if plan.enabled and not good:  # whatever the plan says: rather an old answer than none
+            good = {key for key in self._models if key[0] == name}
+        return good
+
+    def _is_live(self, key: Key) -> bool:
+        """Load the version unless it is live already or known to be bad."""
+        if key in self._models:
+            return True
+        path = self._folder / key[0] / str(key[1])
+        fingerprint = _fingerprint(path)
+        known_bad = self._refused.get(key)
+        if known_bad is not None and known_bad.fingerprint == fingerprint:
+            return False
+        self._loading = key
+        try:
+            model = self._load(path)
+        except DeviceUnavailable:
+            raise
+        except (BundleError, RuntimeFault) as error:
+            about = {"model": key[0], "version": key[1]}
+            log.error("bundle refused: %s", error, extra=about)  # noqa: TRY400
+            self._refused[key] = _Refused(str(error), fingerprint)
+            return False
+        finally:
+            self._loading = None
+        self._refused.pop(key, None)
+        self._swap({**self._models, key: model})
+        return True
+
+    def _retire(self, keys: set[Key]) -> None:
+        for key in keys:
+            self._retired[key] = weakref.ref(self._models[key])
+            log.info("model retired", extra={"model": key[0], "version": key[1]})
+        if keys:
+            self._swap({key: model for key, model in self._models.items() if key not in keys})
+        self._retired = {key: model for key, model in self._retired.items() if model() is not None}
+
+    def _swap(self, models: Mapping[Key, LiveModel]) -> None:
+        self._models = models
+        self.on_change(self)
+
+    def _require(self, name: str, plan: Plan) -> None:
+        for label in (plan.stable, plan.canary):
+            if plan.enabled and label is not None and (name, label) not in self._models:
+                bad = self._refused.get((name, label))
+                raise LoadFailed(f"Version {label} cannot be served{f': {bad.reason}' if bad else '.'}")
+
+    def _status(self, key: Key, *, is_leaving: bool) -> VersionStatus:
+        name, version = key
+        if key in self._models:
+            return VersionStatus(name, version, State.READY)
+        if key == self._loading:
+            return VersionStatus(name, version, State.LOADING)
+        if is_leaving:
+            return VersionStatus(name, version, State.UNLOADING, "retired")
+        bad = self._refused.get(key)
+        reason = bad.reason if bad else "the model's plan does not serve it"
+        return VersionStatus(name, version, State.UNAVAILABLE, reason)
 
     def _only_name(self) -> str:
+        self.require_live()
         names = self._names()
         if len(names) > 1:
             raise ModelAmbiguous(
@@ -130,3 +291,21 @@ class Repository:
 
     def _names(self) -> list[str]:
         return sorted({name for name, _ in self._models})
+
+    def _disk_names(self) -> list[str]:
+        return sorted({name for name, _ in self._on_disk})
+
+
+def _versions(folder: Path) -> Iterator[Key]:
+    """Folders of the form <name>/<number>; hidden names are bundles still being written."""
+    for path in folder.glob("[!.]*/[1-9]*"):
+        if path.name.isascii() and path.name.isdigit() and path.is_dir():
+            yield path.parent.name, int(path.name)
+
+
+def _fingerprint(path: Path) -> tuple[int, ...]:
+    try:
+        seen = (path / MANIFEST_FILE).stat()
+    except OSError:
+        return ()
+    return seen.st_ino, seen.st_size, seen.st_mtime_ns

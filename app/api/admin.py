@@ -1,0 +1,82 @@
+"""What operators change while requests flow: versions, traffic, rollback. Routes below /v1/admin."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Path
+
+from app.api import schemas
+from app.api.documented import problems
+from app.serving.plan import Plan
+from app.serving.repository import Repository
+
+Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+
+
+def admin_router(repository: Repository) -> APIRouter:
+    """Every change is written to the model's serving.json, so that all workers and restarts follow it."""
+    router = APIRouter(
+        prefix="/v1/admin",
+        tags=["admin"],
+        responses=problems("model_not_found", "load_failed", "invalid_parameter"),
+    )
+    _add_showing(router, repository)
+    _add_changing(router, repository)
+    return router
+
+
+def _add_showing(router: APIRouter, repository: Repository) -> None:
+    @router.get("/models", operation_id="admin_models", summary="Every version in the models folder")
+    async def index() -> list[schemas.Version]:
+        return _versions(repository)
+
+    @router.get("/models/{name}", operation_id="admin_model", summary="A model's plan and versions")
+    async def show(name: Name) -> schemas.Serving:
+        return _serving(repository, name)
+
+
+def _add_changing(router: APIRouter, repository: Repository) -> None:
+    async def changed(name: str, change: Callable[[], None]) -> schemas.Serving:
+        await asyncio.to_thread(change)
+        return _serving(repository, name)
+
+    @router.put("/models/{name}", operation_id="admin_plan", summary="Replace a model's plan")
+    async def replace(name: Name, plan: Plan) -> schemas.Serving:
+        """Nothing changes if a version that the plan labels cannot be served."""
+        return await changed(name, lambda: repository.change(name, plan))
+
+    @router.post(
+        "/models/{name}/load", operation_id="admin_load", summary="Serve a model and its new versions"
+    )
+    async def load(name: Name) -> schemas.Serving:
+        return await changed(name, lambda: repository.load(name))
+
+    @router.post("/models/{name}/unload", operation_id="admin_unload", summary="Stop serving a model")
+    async def unload(name: Name) -> schemas.Serving:
+        """Requests that it has are answered."""
+        return await changed(name, lambda: repository.unload(name))
+
+    @router.post("/models/{name}/promote", operation_id="admin_promote", summary="Make a version stable")
+    async def promote(name: Name, version: Annotated[int, Body(embed=True, ge=1)]) -> schemas.Serving:
+        return await changed(name, lambda: repository.promote(name, version))
+
+    @router.post(
+        "/models/{name}/rollback", operation_id="admin_rollback", summary="Back to the version before"
+    )
+    async def roll_back(name: Name) -> schemas.Serving:
+        return await changed(name, lambda: repository.roll_back(name))
+
+
+def _versions(repository: Repository, name: str | None = None) -> list[schemas.Version]:
+    return [
+        schemas.Version(name=one.name, version=one.version, state=one.state.value, reason=one.reason)
+        for one in repository.index()
+        if name in (None, one.name)
+    ]
+
+
+def _serving(repository: Repository, name: str) -> schemas.Serving:
+    return schemas.Serving(plan=repository.plan(name), versions=_versions(repository, name))

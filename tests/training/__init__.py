@@ -1,0 +1,1 @@
+"""Tests of training and export, on tiny data sets made here."""

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from training.calibrate import fit_temperature
+from training.checkpoint import Checkpoint
+from training.evaluate import calibration_error, score, wilson
+from training.model import SUBSETS, mask_number, mask_of
+
+
+def drawn(temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits that are too sure by this factor, and labels drawn from what they should have said."""
+    generator = torch.Generator().manual_seed(0)
+    honest = 2 * torch.randn(5_000, 10, generator=generator)
+    labels = torch.multinomial(honest.softmax(dim=1), 1, generator=generator).squeeze(1)
+    return honest * temperature, labels
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
+def test_the_temperature_that_was_put_in_is_found(temperature: float) -> None:
+    logits, labels = drawn(temperature)
+    assert fit_temperature(logits, labels, units=len(labels)) == pytest.approx(temperature, rel=0.06)
+
+
+def test_calibration_lowers_the_calibration_error() -> None:
+    logits, labels = drawn(2.5)
+    found = fit_temperature(logits, labels, units=len(labels))
+    before, after = (
+        score((logits / t).softmax(dim=1).double().numpy(), labels.numpy(), units=len(labels))
+        for t in (1.0, found)
+    )
+    assert after.ece < 0.02 < before.ece
+    assert after.accuracy == before.accuracy
+
+
+def test_rows_without_an_error_do_not_make_a_model_certain() -> None:
+    labels = torch.arange(10).repeat(20)
+    logits = 5.0 * torch.nn.functional.one_hot(labels, 10)
+    sure = (logits / fit_temperature(logits, labels, units=50)).softmax(dim=1).max(dim=1).values
+    assert sure[0].item() == pytest.approx(51 / 52, abs=1e-4)
+
+
+def test_each_subset_has_the_temperature_that_the_manifest_lists(checkpoint: Checkpoint) -> None:
+    assert set(checkpoint.temperatures) == set(SUBSETS)
+    for subset, temperature in checkpoint.temperatures.items():
+        number = int(mask_number(torch.tensor([mask_of(subset)])))
+        assert checkpoint.model.temperatures[number].item() == pytest.approx(temperature)
+
+
+def test_wilson_agrees_with_the_textbook() -> None:
+    assert wilson(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
+    assert wilson(1.0, 250) == pytest.approx((0.9849, 1.0), abs=1e-4)
+
+
+def test_calibration_error_is_the_gap_between_said_and_seen() -> None:
+    confidence, right = np.full(100, 0.9), np.arange(100) < 70
+    assert calibration_error(confidence, right) == pytest.approx(0.2)

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from training.__main__ import RECIPES, app
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, result.output
+
+
+def test_an_unknown_recipe_is_refused_with_those_that_exist() -> None:
+    code, output = run("train", "numbers", "--out", "out")
+    assert code == 2
+    assert "'numbers' is not a recipe" in output
+    assert all(name in output for name in RECIPES)
+
+
+def test_missing_data_are_named_in_one_sentence(tmp_path: Path) -> None:
+    code, output = run("train", "digits", "--out", str(tmp_path / "out"), "--data", str(tmp_path))
+    assert code == 1
+    assert "mnist/train-images-idx3-ubyte.gz is not in" in output
+    assert "Traceback" not in output
+
+
+def test_a_published_version_is_refused_before_training(tmp_path: Path) -> None:
+    (tmp_path / "bundle/digits/1").mkdir(parents=True)
+    code, output = run("train", "digits", "--out", str(tmp_path), "--data", str(tmp_path))
+    assert code == 1
+    assert "Choose another --version or --out." in output
+
+
+def test_a_recipe_has_the_name_it_is_called_by() -> None:
+    assert {name: make().name for name, make in RECIPES.items()} == {name: name for name in RECIPES}

@@ -1,0 +1,68 @@
+"""What training leaves for export: weights (safetensors), the tokenizer, and what is known about the run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
+from training.model import Model
+from training.recipe import Recipe
+
+WEIGHTS_FILE: Final = "checkpoint.safetensors"
+TOKENIZER_FILE: Final = "tokenizer.json"
+RUN_FILE: Final = "run.json"
+METRICS_FILE: Final = "metrics.json"
+
+
+class CheckpointInvalid(Exception):
+    """The folder holds no checkpoint of this recipe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A trained and calibrated model. `run` and `metrics` become the manifest's `training` and `metrics`."""
+
+    model: Model
+    tokenizer_json: bytes
+    temperatures: dict[str, float]
+    run: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(checkpoint.model.state_dict(), folder / WEIGHTS_FILE)
+    (folder / TOKENIZER_FILE).write_bytes(checkpoint.tokenizer_json)
+    run = {"temperatures": checkpoint.temperatures, "run": checkpoint.run}
+    (folder / RUN_FILE).write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+    (folder / METRICS_FILE).write_text(json.dumps(checkpoint.metrics, indent=1) + "\n", encoding="utf-8")
+
+
+def load_checkpoint(folder: Path, recipe: Recipe) -> Checkpoint:
+    """Raises CheckpointInvalid: not there, or of another shape than the recipe."""
+    try:
+        tokenizer_json = (folder / TOKENIZER_FILE).read_bytes()
+        record = json.loads((folder / RUN_FILE).read_bytes())
+        metrics = json.loads((folder / METRICS_FILE).read_bytes())
+        model = Model(recipe, vocabulary=vocabulary_size(tokenizer_json))
+        model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    except (OSError, RuntimeError) as error:
+        raise CheckpointInvalid(
+            f"{folder} holds no checkpoint of recipe {recipe.name}. Train it there first."
+        ) from error
+    return Checkpoint(
+        model=model.eval(),
+        tokenizer_json=tokenizer_json,
+        temperatures=record["temperatures"],
+        run=record["run"],
+        metrics=metrics,
+    )
+
+
+def vocabulary_size(tokenizer_json: bytes) -> int:
+    return Tokenizer.from_buffer(tokenizer_json).get_vocab_size()

@@ -1,0 +1,82 @@
+"""Progress on a terminal: training steps with loss and accuracy, downloads with bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Final
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from training.data.download import Advance
+from training.fit import Report, Step
+
+Stage = Callable[[str], AbstractContextManager[Report]]
+
+_SMOOTHING: Final = 0.95  # of the figures beside the bar: one batch alone says little
+
+
+def stages(console: Console) -> Stage:
+    """Opens one bar for each named stage."""
+
+    @contextmanager
+    def stage(name: str) -> Iterator[Report]:
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}  accuracy {task.fields[accuracy]:.1%}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        ) as progress:
+            task = progress.add_task(name, total=None, loss=0.0, accuracy=0.0)
+            yield _Smoothed(progress, task)
+
+    return stage
+
+
+class _Smoothed:
+    """Shows running means; a run that starts again at step 1 starts them again."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+        self._loss = self._accuracy = 0.0
+
+    def __call__(self, step: Step) -> None:
+        keep = min(_SMOOTHING, (step.done - 1) / step.done)
+        self._loss = keep * self._loss + (1 - keep) * step.loss
+        self._accuracy = keep * self._accuracy + (1 - keep) * step.accuracy
+        self._progress.update(
+            self._task, completed=step.done, total=step.steps, loss=self._loss, accuracy=self._accuracy
+        )
+
+
+@contextmanager
+def downloads(console: Console) -> Iterator[Advance]:
+    """One bar for each file."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    ) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(name: str, *, done_bytes: int, total_bytes: int | None) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=total_bytes)
+            progress.update(tasks[name], completed=done_bytes, total=total_bytes)
+
+        yield advance

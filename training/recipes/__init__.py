@@ -1,0 +1,1 @@
+"""One function per run; its name is the name of the run."""

@@ -1,0 +1,34 @@
+"""Train a bundle's tokenizer: a token is a character of the training texts, or one byte of any other.
+
+Compatible characters and case are folded together (a full-width 7 is 7, SEPT is sept). Merges stay inside
+a character, so a slip of the finger changes one token or two and not the whole word.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+PAD: Final = "[PAD]"  # id 0
+
+
+def train_tokenizer(texts: tuple[str, ...], *, most_tokens: int) -> bytes:
+    """Hugging Face `tokenizers` JSON. The same texts give the same bytes."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex("[\\s\\S]"), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=most_tokens,
+        special_tokens=[PAD],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sorted(set(texts)), trainer)
+    return tokenizer.to_str().encode()
