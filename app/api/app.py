@@ -18,12 +18,18 @@ from app.api.models import models_router
 from app.api.observe import Observe
 from app.api.predict import predict_router
 from app.api.stopping import Stopping
+from app.api.v2.routes import protocol_router
+from app.api.v2.service import Limits as RequestLimits
+from app.api.v2.service import Service
 from app.metrics import Metrics
 from app.serving.engine import Engine, Limits
 from app.serving.following import following
+from app.serving.observers import Observers
 from app.serving.repository import Repository
+from app.serving.statistics import Statistics
 from app.settings import Settings
 
+_BODY_SHARE = 4  # of the memory for bodies, what one request of many rows may take
 _ABOUT = """
 One prediction from an image, a text and a recording that belong together, also when one is missing.
 
@@ -37,6 +43,7 @@ def create_app(
     """An application over a repository that has started."""
     repository.on_change = lambda changed: show_live(metrics, changed)
     show_live(metrics, repository)
+    statistics = Statistics()
     engine = Engine(
         Limits(
             max_batch_size=settings.max_batch_size,
@@ -45,7 +52,7 @@ def create_app(
             hang_s=settings.hang_seconds,
         ),
         decode_threads=settings.decode_threads,
-        observer=EngineMetrics(metrics),
+        observer=Observers(EngineMetrics(metrics), statistics),
     )
 
     @asynccontextmanager
@@ -66,6 +73,20 @@ def create_app(
     app.include_router(models_router(repository))
     app.include_router(admin_router(repository))
     app.include_router(health_router(engine, metrics, stopping))
+    app.include_router(
+        protocol_router(
+            Service(
+                engine=engine,
+                repository=repository,
+                metrics=metrics,
+                statistics=statistics,
+                patience=patience,
+                limits=RequestLimits(
+                    rows=settings.max_rows, body_bytes=settings.max_megabytes * 2**20 // _BODY_SHARE
+                ),
+            )
+        )
+    )
     app.add_middleware(Observe, metrics=metrics, stopping=stopping)
     errors.install(app)
     openapi.install(app, repository)

@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from app.api.schemas import Problem
+from app.api.v2.errors import protocol_error, speaks_protocol
 from app.bundle import errors as bundle
 from app.runtime import errors as runtime
 from app.serving import errors as serving
@@ -106,9 +107,11 @@ def problem(
     """
     entry = CATALOGUE[code]
     request.state.problem = code
-    body = document(code, detail, part=part, request_id=request.state.request_id)
     wait = {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
     headers = wait if entry.status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    if speaks_protocol(request.scope["path"]):
+        return protocol_error(entry.status, detail, headers)
+    body = document(code, detail, part=part, request_id=request.state.request_id)
     return Response(body, entry.status, headers, media_type="application/problem+json")
 
 

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from app.api.errors import CATALOGUE
 from app.api.schemas import Problem
+from app.api.v2.errors import speaks_protocol
 from app.bundle.manifest import MODALITIES, Manifest
 from app.serving.repository import Repository
 
@@ -55,7 +56,7 @@ def described(plain: Document, manifests: Sequence[Manifest]) -> Document:
     document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
     for path, operation in operations(document):
         _bound_form(operation, manifests)
-        if not path.startswith("/v2"):  # errors there are those of its own protocol
+        if not speaks_protocol(path):
             _add_answers(operation["responses"])
     return document
 
@@ -93,11 +94,11 @@ def _bound_form(operation: Document, manifests: Sequence[Manifest]) -> None:
     live = [name for name in MODALITIES if name in max_bytes]
     for name in live:
         properties[name]["x-max-bytes"] = max_bytes[name]
-    for name in set(MODALITIES) - set(live):
-        properties.pop(name, None)
-    for name, bounds in _bounds(manifests).items():
-        if name in properties:
-            properties[name] |= bounds
+    for absent in set(MODALITIES) - set(live):
+        properties.pop(absent, None)
+    for field, bounds in _bounds(manifests).items():
+        if field in properties:
+            properties[field] |= bounds
     form["schema"]["not"] = {"properties": dict.fromkeys(live, False)}
     form["encoding"] = {name: {"contentType": _KINDS[name]} for name in live if name in _KINDS}
 

@@ -58,6 +58,7 @@ class TextPreparer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()  # truncation is ours, and reported
         self._tokenizer.encode_special_tokens = True  # a "[PAD]" that someone types is five characters
+        self.vocabulary = 1 + max(self._tokenizer.get_vocab().values())  # ids are below this
 
     def __call__(self, text: str) -> tuple[NDArray[np.int32], tuple[InputWarning, ...]]:
         """Token ids int32 [tokens], and a warning where the model reads only the beginning."""
@@ -78,6 +79,7 @@ class Preparer:
     def __init__(self, inputs: Inputs, files: Mapping[str, bytes]) -> None:
         self._inputs = inputs
         self._text = TextPreparer(files[inputs.text.tokenizer], inputs.text) if inputs.text else None
+        self.vocabulary = self._text.vocabulary if self._text else 0
 
     def __call__(self, raw: RawInputs) -> Sample:
         """Raises InputError: the first part that is wrong, in the order image, text, audio."""

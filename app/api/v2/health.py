@@ -1,0 +1,63 @@
+"""Probes: is the server alive, does it answer, does one model?"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+
+from app.api.v2.errors import refusals
+from app.api.v2.paths import asked_model, on_model
+from app.api.v2.service import Service
+from app.serving.engine import Engine
+from app.serving.errors import Draining, NotReady
+
+
+class Live(BaseModel):
+    live: bool = True
+
+
+class Ready(BaseModel):
+    ready: bool = True
+
+
+class ModelReady(Ready):
+    name: str
+
+
+def health_router(service: Service) -> APIRouter:
+    router = APIRouter(tags=["v2"])
+
+    @router.get(
+        "/v2/health/live", operation_id="v2_live", summary="Is the process alive?", responses=refusals()
+    )
+    async def live() -> Live:
+        return Live()
+
+    @router.get(
+        "/v2/health/ready", operation_id="v2_ready", summary="Does it answer?", responses=refusals(503)
+    )
+    async def ready() -> Ready:
+        _check_ready(service.engine)
+        return Ready()
+
+    @on_model(
+        router,
+        "GET",
+        "/ready",
+        operation_id="v2_model_ready",
+        summary="Does this model answer?",
+        statuses=(404, 503),
+    )
+    async def model_ready(request: Request) -> ModelReady:
+        model = asked_model(service.repository, request)
+        _check_ready(service.engine)
+        return ModelReady(name=model.manifest.name)
+
+    return router
+
+
+def _check_ready(engine: Engine) -> None:
+    if engine.batcher.is_draining:
+        raise Draining("The server is stopping.")
+    if engine.batcher.is_stuck:
+        raise NotReady("A run has been going for too long.")
