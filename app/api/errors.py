@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Match
 
 from app.api.schemas import Problem
 from app.api.v2.errors import protocol_error, speaks_protocol
@@ -85,6 +86,7 @@ _CODES: Final[Mapping[type[Exception], str]] = MappingProxyType(
     }
 )
 
+METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _HTTP_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -149,6 +151,8 @@ def install(app: FastAPI) -> None:
         code = _HTTP_CODES.get(error.status_code, "bad_request")
         response = problem(request, code, "See /docs for the paths and methods that answer.")
         response.headers.update(error.headers or {})
+        if code == "method_not_allowed":
+            response.headers["Allow"] = ", ".join(_methods(request))
         return response
 
     def invalid(request: Request, error: Exception) -> Response:
@@ -172,3 +176,14 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(runtime.NonFiniteOutput, nonfinite)
     app.add_exception_handler(ClientDisconnect, gone)
+
+
+def _methods(request: Request) -> list[str]:
+    """What this path answers, by all routes; the router itself names the methods of the first one only."""
+    app: FastAPI = request.app
+    asked = [dict(request.scope, method=method) for method in METHODS]
+    return [
+        scope["method"]
+        for scope in asked
+        if any(route.matches(scope)[0] is Match.FULL for route in app.routes)
+    ]

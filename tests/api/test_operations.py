@@ -106,6 +106,15 @@ def test_wrong_paths_and_methods_are_problems(
     assert (response.status_code, response.json()["code"]) == (status, code)
 
 
+def test_a_wrong_method_learns_all_right_ones(server: Server) -> None:
+    def allowed(path: str) -> str:
+        return httpx.request("PATCH", server.url + path).headers["allow"]
+
+    assert allowed("/v1/admin/models/tiny") == "GET, PUT"
+    assert allowed("/v1/predict") == "POST"
+    assert allowed("/openapi.json") == "GET, HEAD"
+
+
 def test_the_docs_page_needs_no_other_host(server: Server) -> None:
     page = httpx.get(f"{server.url}/docs").text
     sources = re.findall(r'(?:src|href)="([^"]+)"', page)
