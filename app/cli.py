@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from app.api.keys import Scope
 from app.bundle.errors import BundleError
 from app.bundle.folder import Bundle, read_bundle
 from app.runtime.errors import RuntimeFault
@@ -39,6 +40,7 @@ def serve(
     from pydantic import ValidationError
 
     from app import logs
+    from app.api.keys import KeysInvalid
     from app.serving.errors import NoLiveModel
     from app.settings import Settings
 
@@ -51,7 +53,7 @@ def serve(
     logs.configure(style=settings.log_format, level=settings.log_level)
     try:
         _serve(settings)
-    except (RuntimeFault, NoLiveModel) as error:
+    except (RuntimeFault, NoLiveModel, KeysInvalid) as error:
         _fail(str(error), code=_CANNOT_START)
 
 
@@ -109,6 +111,22 @@ def inspect(folder: BundleFolder) -> None:
         typer.echo(f"{name:8} {', '.join(f'{key} {value}' for key, value in numbers.items())}")
     for path, record in sorted(manifest.files.items()):
         typer.echo(f"{record.size:>10,}  {path}")
+
+
+@app.command()
+def key(
+    name: Annotated[str, typer.Argument(help="Who will use it; it stands in the log.")],
+    scope: Annotated[list[Scope], typer.Option(help="What it may do; may be given again.")],
+) -> None:
+    """Make an API key: the key on the first line, shown only now, and on the second its line for the file."""
+    from app.api.keys import KeysInvalid, new_key
+
+    try:
+        secret, line = new_key(name, frozenset(scope))
+    except KeysInvalid as error:
+        _fail(str(error), code=2)
+    typer.echo(secret)
+    typer.echo(line)
 
 
 @app.command()

@@ -68,6 +68,15 @@ class Settings(BaseSettings):
     shutdown_seconds: Annotated[int, Field(ge=1)] = Field(
         25, description="Longest wait for requests in progress when told to stop."
     )
+    api_keys_file: Path | None = Field(
+        None, description="Lines of NAME SCOPES SHA256; without it everybody may ask everything."
+    )
+    requests_per_second: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Most requests of each key, with bursts of two seconds' worth."
+    )
+    cors_origins: tuple[Annotated[str, Field(pattern=r"^https?://[^/*]+$")], ...] = Field(
+        (), description="Web pages of other hosts that may ask, as a JSON list of origins."
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="auto is console on a terminal and JSON elsewhere."
     )

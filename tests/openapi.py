@@ -23,8 +23,9 @@ PAGE = Path(__file__).parents[1] / "docs" / "openapi.json"
 def document(models_dir: Path) -> dict[str, Any]:
     repository = Repository(models_dir, loader(device=Device("cpu"), threads=1), plan=Plan())
     repository.start()
-    settings = Settings(models_dir=models_dir)
-    app = create_app(repository, settings, metrics=Metrics(), stopping=Stopping())
+    with tempfile.NamedTemporaryFile() as keys:  # what keys add is described, too
+        settings = Settings(models_dir=models_dir, api_keys_file=Path(keys.name))
+        app = create_app(repository, settings, metrics=Metrics(), stopping=Stopping())
     return app.openapi()
 
 

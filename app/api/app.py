@@ -8,12 +8,16 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 
 from app.api import errors, openapi
 from app.api.admin import admin_router
+from app.api.authorize import Authorize
 from app.api.deadline import Patience
 from app.api.engine_metrics import EngineMetrics, show_live
+from app.api.errors import METHODS
 from app.api.health import health_router
+from app.api.keys import KeyFile
 from app.api.models import models_router
 from app.api.observe import Observe
 from app.api.predict import predict_router
@@ -25,6 +29,7 @@ from app.metrics import Metrics
 from app.serving.engine import Engine, Limits
 from app.serving.following import following
 from app.serving.observers import Observers
+from app.serving.rate import Rate
 from app.serving.repository import Repository
 from app.serving.statistics import Statistics
 from app.settings import Settings
@@ -87,7 +92,30 @@ def create_app(
             )
         )
     )
+    _protect(app, settings)
     app.add_middleware(Observe, metrics=metrics, stopping=stopping)
     errors.install(app)
-    openapi.install(app, repository)
+    openapi.install(app, repository, has_keys=settings.api_keys_file is not None)
     return app
+
+
+def _protect(app: FastAPI, settings: Settings) -> None:
+    """Keys, and outside of them the answers to browsers that ask before they send one."""
+    if settings.api_keys_file is not None:
+        per_s = settings.requests_per_second
+        rate = Rate(per_s) if per_s else None
+        app.add_middleware(Authorize, key_file=KeyFile(settings.api_keys_file), rate=rate)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=METHODS,
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "X-API-Key",
+                "X-Request-Deadline-Ms",
+                "X-Request-Id",
+            ],
+            expose_headers=["Retry-After", "X-Request-Id"],
+        )

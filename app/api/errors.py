@@ -38,6 +38,8 @@ CATALOGUE: Final[Mapping[str, Entry]] = MappingProxyType(
         "bad_request": Entry(400, "The request cannot be understood"),
         "bad_multipart": Entry(400, "The form is malformed"),
         "truncated_body": Entry(400, "The form ends before its closing boundary"),
+        "unauthorized": Entry(401, "There is no valid key"),
+        "forbidden": Entry(403, "The key may not do this"),
         "not_found": Entry(404, "There is nothing at this path"),
         "model_not_found": Entry(404, "No such model or version is served"),
         "method_not_allowed": Entry(405, "The path does not answer this method"),
@@ -54,6 +56,7 @@ CATALOGUE: Final[Mapping[str, Entry]] = MappingProxyType(
         "invalid_audio": Entry(422, "The recording cannot be decoded"),
         "invalid_text": Entry(422, "The text cannot be read"),
         "invalid_parameter": Entry(422, "A parameter is wrong"),
+        "rate_limited": Entry(429, "The key is used too often"),
         "headers_too_large": Entry(431, "The request has too many or too large headers"),
         "internal": Entry(500, "The server failed"),
         "model_nonfinite": Entry(500, "The model gave no number for this row"),
@@ -90,6 +93,10 @@ METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _HTTP_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 
 
+# statuses that say when to come back
+WAITS: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
 class Refusal(Exception):
     """A request refused by the HTTP floor itself, by catalogue code."""
 
@@ -105,12 +112,12 @@ def problem(
 ) -> Response:
     """The answer to a request that failed. Notes the code for the request's log line and metrics.
 
-    `retry_after_s` is sent, as whole seconds, with every 503.
+    `retry_after_s` is sent, as whole seconds, with every 429 and 503.
     """
     entry = CATALOGUE[code]
     request.state.problem = code
     wait = {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
-    headers = wait if entry.status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    headers = wait if entry.status in WAITS else None
     if speaks_protocol(request.scope["path"]):
         return protocol_error(entry.status, detail, headers)
     body = document(code, detail, part=part, request_id=request.state.request_id)

@@ -81,6 +81,7 @@ class Observe:
                 "route": route,
                 "status": status,
                 "code": code,
+                "key": scope["state"].get("key"),
                 "total_ms": round(seconds * 1000, 3),
             },
         )

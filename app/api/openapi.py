@@ -13,7 +13,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app.api.errors import CATALOGUE
+from app.api.authorize import needed
+from app.api.errors import CATALOGUE, WAITS
 from app.api.schemas import Problem
 from app.api.v2.errors import speaks_protocol
 from app.bundle.manifest import MODALITIES, Manifest
@@ -23,7 +24,11 @@ Document = dict[str, Any]
 
 # what any request may get, from its connection or in front of its route
 _ANYWHERE = ("bad_request", "request_timeout", "headers_too_large", "internal", "overloaded")
-_WAITS = (HTTPStatus.SERVICE_UNAVAILABLE,)  # statuses that say when to come back
+_KEYED = ("unauthorized", "forbidden", "rate_limited")  # likewise, where a key is needed
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
 _PROBLEM = "#/components/schemas/Problem"
 _STRING = {"schema": {"type": "string"}}
 _KINDS = {
@@ -34,7 +39,7 @@ _KINDS = {
 _WORDS = r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085\ufeff][^\u0000]*$"
 
 
-def install(app: FastAPI, repository: Repository) -> None:
+def install(app: FastAPI, repository: Repository, *, has_keys: bool) -> None:
     """Let the application describe itself by the models that are live when it is asked."""
     plain = app.openapi
     known: dict[tuple[str, ...], Document] = {}
@@ -44,20 +49,25 @@ def install(app: FastAPI, repository: Repository) -> None:
         digests = tuple(manifest.digest for manifest in manifests)
         if digests not in known:
             known.clear()
-            known[digests] = described(plain(), manifests)
+            known[digests] = described(plain(), manifests, has_keys=has_keys)
         return known[digests]
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's own documentation does
 
 
-def described(plain: Document, manifests: Sequence[Manifest]) -> Document:
+def described(plain: Document, manifests: Sequence[Manifest], *, has_keys: bool) -> Document:
     """A copy of the document, completed."""
     document = copy.deepcopy(plain)
     document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+    if has_keys:
+        document["components"]["securitySchemes"] = _SCHEMES
     for path, operation in operations(document):
         _bound_form(operation, manifests)
+        is_keyed = has_keys and needed(path) is not None
+        if is_keyed:
+            operation["security"] = [{scheme: []} for scheme in _SCHEMES]
         if not speaks_protocol(path):
-            _add_answers(operation["responses"])
+            _add_answers(operation["responses"], (*_ANYWHERE, *_KEYED) if is_keyed else _ANYWHERE)
     return document
 
 
@@ -67,8 +77,8 @@ def operations(document: Document) -> Iterator[tuple[str, Document]]:
             yield path, operation
 
 
-def _add_answers(responses: Document) -> None:
-    for code in _ANYWHERE:
+def _add_answers(responses: Document, anywhere: Sequence[str]) -> None:
+    for code in anywhere:
         responses.setdefault(str(CATALOGUE[code].status), {})
     for status, answer in responses.items():
         if int(status) < HTTPStatus.BAD_REQUEST:
@@ -76,7 +86,7 @@ def _add_answers(responses: Document) -> None:
         codes = [code for code, entry in CATALOGUE.items() if entry.status == int(status)]
         answer["description"] = " · ".join(f"`{code}`: {CATALOGUE[code].title.lower()}" for code in codes)
         answer["headers"] = {"X-Request-Id": _STRING}
-        if int(status) in _WAITS:
+        if int(status) in WAITS:
             answer["headers"]["Retry-After"] = _STRING
         answer["content"] = {"application/problem+json": {"schema": {"$ref": _PROBLEM}}}
 
