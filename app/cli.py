@@ -65,6 +65,7 @@ def _serve(settings: Any) -> None:
     from app.serving.repository import Repository
 
     listener = _listen(settings.host, settings.port)
+    admin = None if settings.admin_port is None else _listen(settings.host, settings.admin_port)
     repository = Repository(
         settings.models_dir,
         loader(device=find_device(settings.device), threads=settings.threads),
@@ -72,7 +73,7 @@ def _serve(settings: Any) -> None:
         default=settings.default_model,
     )
     repository.start()
-    serve(repository, settings, listener)
+    serve(repository, settings, listener, admin)
 
 
 @app.command()

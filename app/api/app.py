@@ -8,19 +8,18 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from starlette.middleware.cors import CORSMiddleware
 
-from app.api import errors, openapi
+from app.api import openapi
 from app.api.admin import admin_router
-from app.api.authorize import Authorize
+from app.api.admin_port import admin_app
 from app.api.deadline import Patience
 from app.api.engine_metrics import EngineMetrics, show_live
-from app.api.errors import METHODS
-from app.api.health import health_router
+from app.api.health import Vitals, health_router, metrics_router
+from app.api.heartbeat import Heartbeat
 from app.api.keys import KeyFile
 from app.api.models import models_router
-from app.api.observe import Observe
 from app.api.predict import predict_router
+from app.api.protection import Protection
 from app.api.stopping import Stopping
 from app.api.v2.routes import protocol_router
 from app.api.v2.service import Limits as RequestLimits
@@ -34,6 +33,7 @@ from app.serving.repository import Repository
 from app.serving.statistics import Statistics
 from app.settings import Settings
 
+_HANGS = 3  # times as long as makes the server unready, and a run is given up
 _BODY_SHARE = 4  # of the memory for bodies, what one request of many rows may take
 _ABOUT = """
 One prediction from an image, a text and a recording that belong together, also when one is missing.
@@ -45,7 +45,7 @@ Errors are RFC 9457 problems with a stable `code`. Every answer carries `X-Reque
 def create_app(
     repository: Repository, settings: Settings, *, metrics: Metrics, stopping: Stopping
 ) -> FastAPI:
-    """An application over a repository that has started."""
+    """An application over a repository that has started; `state.admin` is that of its admin port, if any."""
     repository.on_change = lambda changed: show_live(metrics, changed)
     show_live(metrics, repository)
     statistics = Statistics()
@@ -60,9 +60,12 @@ def create_app(
         observer=Observers(EngineMetrics(metrics), statistics),
     )
 
+    heartbeat = Heartbeat()
+    vitals = Vitals(engine, stopping, heartbeat, dead_s=_HANGS * settings.hang_seconds)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with engine, following(repository, every_s=settings.poll_seconds):
+        async with heartbeat.beating(), engine, following(repository, every_s=settings.poll_seconds):
             yield
 
     app = FastAPIOffline(
@@ -76,8 +79,7 @@ def create_app(
     patience = Patience(default_s=settings.deadline_seconds, most_s=settings.max_deadline_seconds)
     app.include_router(predict_router(engine, repository, metrics, patience=patience))
     app.include_router(models_router(repository))
-    app.include_router(admin_router(repository))
-    app.include_router(health_router(engine, metrics, stopping))
+    app.include_router(health_router(vitals, is_outside=False))
     app.include_router(
         protocol_router(
             Service(
@@ -92,30 +94,23 @@ def create_app(
             )
         )
     )
-    _protect(app, settings)
-    app.add_middleware(Observe, metrics=metrics, stopping=stopping)
-    errors.install(app)
+    protection = _protection(settings, metrics, stopping)
+    if settings.admin_port is None:
+        app.include_router(metrics_router(engine, metrics))
+        app.include_router(admin_router(repository))
+    else:
+        app.state.admin = admin_app(repository, vitals, metrics, protection)
+    protection.install(app)
     openapi.install(app, repository, has_keys=settings.api_keys_file is not None)
     return app
 
 
-def _protect(app: FastAPI, settings: Settings) -> None:
-    """Keys, and outside of them the answers to browsers that ask before they send one."""
-    if settings.api_keys_file is not None:
-        per_s = settings.requests_per_second
-        rate = Rate(per_s) if per_s else None
-        app.add_middleware(Authorize, key_file=KeyFile(settings.api_keys_file), rate=rate)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=METHODS,
-            allow_headers=[
-                "Authorization",
-                "Content-Type",
-                "X-API-Key",
-                "X-Request-Deadline-Ms",
-                "X-Request-Id",
-            ],
-            expose_headers=["Retry-After", "X-Request-Id"],
-        )
+def _protection(settings: Settings, metrics: Metrics, stopping: Stopping) -> Protection:
+    per_s, path = settings.requests_per_second, settings.api_keys_file
+    return Protection(
+        metrics,
+        stopping,
+        key_file=KeyFile(path) if path else None,
+        rate=Rate(per_s) if per_s else None,
+        cors_origins=settings.cors_origins,
+    )

@@ -7,12 +7,14 @@ import resource
 import signal
 import socket
 import time
+from contextlib import nullcontext
 from functools import partial
 from types import FrameType
 from typing import Any, Final
 
 import uvicorn
 
+from app.api.admin_port import running
 from app.api.app import create_app
 from app.api.guard import ConnectionLimits, Guarded
 from app.api.stopping import Stopping
@@ -24,8 +26,10 @@ _INTERRUPTED: Final = 128 + signal.SIGINT  # what shells call a process ended by
 _OTHER_FILES: Final = 128  # open beside connections: models, logs, the event loop's own
 
 
-def serve(repository: Repository, settings: Settings, listener: socket.socket) -> None:
-    """Answer requests until a signal, then those that are in."""
+def serve(
+    repository: Repository, settings: Settings, listener: socket.socket, admin: socket.socket | None
+) -> None:
+    """Answer requests until a signal, then those that are in. `admin` is the socket of the admin port."""
     metrics, stopping = Metrics(), Stopping()
     _allow_files(settings.max_connections + _OTHER_FILES)
     connection: Any = partial(
@@ -38,17 +42,20 @@ def serve(repository: Repository, settings: Settings, listener: socket.socket) -
         stopping=stopping,
         refused=lambda code: metrics.rejected.labels(code).inc(),
     )
-    config = uvicorn.Config(
-        create_app(repository, settings, metrics=metrics, stopping=stopping),
+    configured: Any = partial(
+        uvicorn.Config,
         loop="uvloop",
         http=connection,
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=settings.shutdown_seconds,
     )
-    DrainingServer(config, stopping=stopping, drain_s=settings.drain_seconds).run(sockets=[listener])
+    app = create_app(repository, settings, metrics=metrics, stopping=stopping)
+    config = configured(app, timeout_graceful_shutdown=settings.shutdown_seconds)
+    server = DrainingServer(config, stopping=stopping, drain_s=settings.drain_seconds)
+    with running(configured(app.state.admin, timeout_graceful_shutdown=1), admin) if admin else nullcontext():
+        server.run(sockets=[listener])
 
 
 class DrainingServer(uvicorn.Server):
