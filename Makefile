@@ -8,7 +8,7 @@ RECIPE ?= digits
 OUT    ?= out/$(RECIPE)
 TARGET ?= cpu
 
-.PHONY: help setup check test serve train export bench overload image clean
+.PHONY: help setup check test fuzz openapi serve train export bench overload image clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -36,11 +36,18 @@ check: $(VENV)/.dev ## format, lint, types, import contracts
 test: $(VENV)/.dev ## the test suite
 	$(BIN)/pytest $(ARGS)
 
+fuzz: $(VENV)/.dev ## the full counts: 20,000 hostile requests, every rule of the OpenAPI document, 20 stops under load
+	$(BIN)/pytest --thorough -s tests/fuzz tests/api/test_stopping.py $(ARGS)
+
+openapi: $(VENV)/.dev ## write docs/openapi.json as the server now says it
+	$(BIN)/python -m tests.openapi
+
 serve: $(VENV)/.serve ## serve ./models (TRICHORD_PORT=8000, TRICHORD_HOST=127.0.0.1)
 	exec $(BIN)/trichord serve
 
+# Threads that wait for each other must not spin: beside other work that takes twice the time.
 train: $(VENV)/.dev ## train, evaluate, export, verify: RECIPE=digits DATA=dir OUT=dir
-	$(BIN)/python -m training train $(RECIPE) --out $(OUT) $(if $(DATA),--data $(DATA))
+	OMP_WAIT_POLICY=passive $(BIN)/python -m training train $(RECIPE) --out $(OUT) $(if $(DATA),--data $(DATA))
 
 export: $(VENV)/.dev ## export OUT's checkpoint again as a bundle: RECIPE=digits OUT=dir
 	$(BIN)/python -m training export $(RECIPE) --out $(OUT) $(if $(DATA),--data $(DATA))

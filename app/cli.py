@@ -6,11 +6,13 @@ where only trichord[cpu] is installed.
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+from app.api.keys import Scope
 from app.bundle.errors import BundleError
 from app.bundle.folder import Bundle, read_bundle
 from app.runtime.errors import RuntimeFault
@@ -38,6 +40,7 @@ def serve(
     from pydantic import ValidationError
 
     from app import logs
+    from app.api.keys import KeysInvalid
     from app.serving.errors import NoLiveModel
     from app.settings import Settings
 
@@ -50,20 +53,20 @@ def serve(
     logs.configure(style=settings.log_format, level=settings.log_level)
     try:
         _serve(settings)
-    except (RuntimeFault, NoLiveModel) as error:
+    except (RuntimeFault, NoLiveModel, KeysInvalid) as error:
         _fail(str(error), code=_CANNOT_START)
 
 
 def _serve(settings: Any) -> None:
-    import uvicorn
-
-    from app.api.app import create_app
+    from app.api.process import serve
     from app.bundle.budget import PixelBudget
     from app.runtime.session import find_device
     from app.serving.loading import loader
     from app.serving.plan import Plan
     from app.serving.repository import Repository
 
+    listener = _listen(settings.host, settings.port)
+    admin = None if settings.admin_port is None else _listen(settings.host, settings.admin_port)
     repository = Repository(
         settings.models_dir,
         loader(
@@ -75,17 +78,7 @@ def _serve(settings: Any) -> None:
         default=settings.default_model,
     )
     repository.start()
-    uvicorn.run(
-        create_app(repository, settings),
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http="httptools",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=settings.shutdown_seconds,
-    )
+    serve(repository, settings, listener, admin)
 
 
 @app.command()
@@ -127,6 +120,22 @@ def inspect(folder: BundleFolder) -> None:
 
 
 @app.command()
+def key(
+    name: Annotated[str, typer.Argument(help="Who will use it; it stands in the log.")],
+    scope: Annotated[list[Scope], typer.Option(help="What it may do; may be given again.")],
+) -> None:
+    """Make an API key: the key on the first line, shown only now, and on the second its line for the file."""
+    from app.api.keys import KeysInvalid, new_key
+
+    try:
+        secret, line = new_key(name, frozenset(scope))
+    except KeysInvalid as error:
+        _fail(str(error), code=2)
+    typer.echo(secret)
+    typer.echo(line)
+
+
+@app.command()
 def healthcheck() -> None:
     """Ask the server that runs here whether it is ready: exit code 0 or 1. For containers, without curl."""
     from http.client import HTTPConnection, HTTPException
@@ -145,6 +154,21 @@ def healthcheck() -> None:
         connection.close()
     if status != 200:
         _fail(f"The server at {host}:{settings.port} is not ready.", code=1)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that has its port, but takes no connection before the models are open."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        _fail(
+            f"Cannot listen at {host}:{port}. Choose another TRICHORD_HOST or TRICHORD_PORT.",
+            code=_CANNOT_START,
+        )
+    return listener
 
 
 def _title(bundle: Bundle) -> str:

@@ -34,6 +34,9 @@ def configure(*, style: Literal["auto", "json", "console"], level: str) -> None:
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.captureWarnings(capture=True)
+    # They warn of every malformed request, with its bytes; we log each refusal ourselves, without.
+    for name in ("python_multipart", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _without_color_message(

@@ -22,6 +22,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port to listen on.")
+    admin_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
+        None, description="Port for /metrics, /v1/admin and probes; the first two are then not on the other."
+    )
     models_dir: Path = Field(Path("models"), description="Folder of bundles, as <name>/<version>.")
     default_model: str | None = Field(None, description="Answers requests that name no model.")
     versions: Literal["latest", "all"] = Field(
@@ -59,8 +62,29 @@ class Settings(BaseSettings):
     hang_seconds: Annotated[float, Field(gt=0)] = Field(
         10.0, description="A run of more makes the server unready until it ends."
     )
+    header_seconds: Annotated[float, Field(gt=0)] = Field(
+        5.0, description="Longest time for a request's headers to arrive."
+    )
+    body_seconds: Annotated[float, Field(gt=0)] = Field(
+        10.0, description="Likewise for its body, and 1 s more for every 50 kB received."
+    )
+    max_connections: Annotated[int, Field(ge=1)] = Field(
+        1000, description="Most open connections; more are refused with 503."
+    )
+    drain_seconds: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Time to go on accepting when told to stop; load balancers need some."
+    )
     shutdown_seconds: Annotated[int, Field(ge=1)] = Field(
         25, description="Longest wait for requests in progress when told to stop."
+    )
+    api_keys_file: Path | None = Field(
+        None, description="Lines of NAME SCOPES SHA256; without it everybody may ask everything."
+    )
+    requests_per_second: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Most requests of each key, with bursts of two seconds' worth."
+    )
+    cors_origins: tuple[Annotated[str, Field(pattern=r"^https?://[^/*]+$")], ...] = Field(
+        (), description="Web pages of other hosts that may ask, as a JSON list of origins."
     )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="auto is console on a terminal and JSON elsewhere."

@@ -14,6 +14,16 @@ from tests import tiny
 from tests.server import Server, serving
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="The full counts of tests/fuzz; takes minutes.")
+
+
+@pytest.fixture(scope="session")
+def thorough(pytestconfig: pytest.Config) -> bool:
+    """Whether the counts are those that we publish, or a few for every day."""
+    return bool(pytestconfig.getoption("--thorough"))
+
+
 @pytest.fixture(scope="session")
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A models folder that holds tiny/1. Shared: copy it before changing anything."""

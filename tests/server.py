@@ -81,8 +81,10 @@ def serving(models_dir: Path, **settings: object) -> Iterator[Server]:
             wait_ready(server)
             yield server
         finally:
+            was_running = process.poll() is None
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            ended = process.wait(30)
+        assert ended == 0 or not was_running, "told to stop, a server ends with code 0"
 
 
 def wait_ready(server: Server, *, seconds: float = 30) -> None:

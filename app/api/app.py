@@ -9,17 +9,21 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from app.api import errors
+from app.api import openapi
 from app.api.admin import admin_router
+from app.api.admin_port import admin_app
 from app.api.batch import batch_router
 from app.api.deadline import Patience
 from app.api.embed import embed_router
 from app.api.engine_metrics import EngineMetrics, show_live
-from app.api.health import health_router
+from app.api.health import Vitals, health_router, metrics_router
+from app.api.heartbeat import Heartbeat
+from app.api.keys import KeyFile
 from app.api.models import models_router
-from app.api.observe import Observe
 from app.api.predict import predict_router
+from app.api.protection import Protection
 from app.api.service import Service
+from app.api.stopping import Stopping
 from app.api.stream import stream_router
 from app.api.v2.routes import protocol_router
 from app.api.v2.service import Limits as RequestLimits
@@ -29,10 +33,12 @@ from app.serving.cache import FeatureCache
 from app.serving.engine import Engine, Limits
 from app.serving.following import following
 from app.serving.observers import Observers
+from app.serving.rate import Rate
 from app.serving.repository import Repository
 from app.serving.statistics import Statistics
 from app.settings import Settings
 
+_HANGS = 3  # times as long as makes the server unready, and a run is given up
 _BODY_SHARE = 4  # of the memory for bodies, what one request of many rows may take
 _ABOUT = """
 One prediction from an image, a text and a recording that belong together, also when one is missing.
@@ -41,9 +47,10 @@ Errors are RFC 9457 problems with a stable `code`. Every answer carries `X-Reque
 """
 
 
-def create_app(repository: Repository, settings: Settings) -> FastAPI:
-    """An application over a repository that has started."""
-    metrics = Metrics()
+def create_app(
+    repository: Repository, settings: Settings, *, metrics: Metrics, stopping: Stopping
+) -> FastAPI:
+    """An application over a repository that has started; `state.admin` is that of its admin port, if any."""
     repository.on_change = lambda changed: show_live(metrics, changed)
     show_live(metrics, repository)
     statistics = Statistics()
@@ -59,9 +66,12 @@ def create_app(repository: Repository, settings: Settings) -> FastAPI:
         cache=_cache(settings, metrics),
     )
 
+    heartbeat = Heartbeat()
+    vitals = Vitals(engine, stopping, heartbeat, dead_s=_HANGS * settings.hang_seconds)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with engine, following(repository, every_s=settings.poll_seconds):
+        async with heartbeat.beating(), engine, following(repository, every_s=settings.poll_seconds):
             yield
 
     app = FastAPIOffline(
@@ -79,8 +89,7 @@ def create_app(repository: Repository, settings: Settings) -> FastAPI:
     app.include_router(batch_router(service, max_rows=settings.max_rows))
     app.include_router(stream_router(service, most_rows=2 * settings.max_batch_size))
     app.include_router(models_router(repository))
-    app.include_router(admin_router(repository))
-    app.include_router(health_router(engine, metrics))
+    app.include_router(health_router(vitals, is_outside=False))
     app.include_router(
         protocol_router(
             ProtocolService(
@@ -95,8 +104,14 @@ def create_app(repository: Repository, settings: Settings) -> FastAPI:
             )
         )
     )
-    app.add_middleware(Observe, metrics=metrics)
-    errors.install(app)
+    protection = _protection(settings, metrics, stopping)
+    if settings.admin_port is None:
+        app.include_router(metrics_router(engine, metrics))
+        app.include_router(admin_router(repository))
+    else:
+        app.state.admin = admin_app(repository, vitals, metrics, protection)
+    protection.install(app)
+    openapi.install(app, repository, has_keys=settings.api_keys_file is not None)
     return app
 
 
@@ -104,3 +119,14 @@ def _cache(settings: Settings, metrics: Metrics) -> FeatureCache | None:
     if not settings.cache_megabytes:
         return None
     return FeatureCache(max_bytes=settings.cache_megabytes * 2**20, evicted=metrics.cache_evictions.inc)
+
+
+def _protection(settings: Settings, metrics: Metrics, stopping: Stopping) -> Protection:
+    per_s, path = settings.requests_per_second, settings.api_keys_file
+    return Protection(
+        metrics,
+        stopping,
+        key_file=KeyFile(path) if path else None,
+        rate=Rate(per_s) if per_s else None,
+        cors_origins=settings.cors_origins,
+    )

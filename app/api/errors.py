@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final
@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Match
 
 from app.api.schemas import Problem, RowProblem
 from app.api.v2.errors import protocol_error, speaks_protocol
@@ -37,9 +38,12 @@ CATALOGUE: Final[Mapping[str, Entry]] = MappingProxyType(
         "bad_request": Entry(400, "The request cannot be understood"),
         "bad_multipart": Entry(400, "The form is malformed"),
         "truncated_body": Entry(400, "The form ends before its closing boundary"),
+        "unauthorized": Entry(401, "There is no valid key"),
+        "forbidden": Entry(403, "The key may not do this"),
         "not_found": Entry(404, "There is nothing at this path"),
         "model_not_found": Entry(404, "No such model or version is served"),
         "method_not_allowed": Entry(405, "The path does not answer this method"),
+        "request_timeout": Entry(408, "The request arrived too slowly"),
         "load_failed": Entry(409, "The change of what is served could not be made"),
         "body_too_large": Entry(413, "The body is too large"),
         "part_too_large": Entry(413, "A part of the form is too large"),
@@ -52,6 +56,8 @@ CATALOGUE: Final[Mapping[str, Entry]] = MappingProxyType(
         "invalid_audio": Entry(422, "The recording cannot be decoded"),
         "invalid_text": Entry(422, "The text cannot be read"),
         "invalid_parameter": Entry(422, "A parameter is wrong"),
+        "rate_limited": Entry(429, "The key is used too often"),
+        "headers_too_large": Entry(431, "The request has too many or too large headers"),
         "internal": Entry(500, "The server failed"),
         "model_nonfinite": Entry(500, "The model gave no number for this row"),
         "overloaded": Entry(503, "Too much is waiting"),
@@ -83,7 +89,9 @@ _CODES: Final[Mapping[type[Exception], str]] = MappingProxyType(
     }
 )
 
+METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _HTTP_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
+WAITS: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)  # these say when to come back
 
 
 class Refusal(Exception):
@@ -98,7 +106,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An error as the catalogue knows it. `retry_after_s` is sent, as whole seconds, with every 503."""
+    """An error as the catalogue knows it. `retry_after_s` goes out, as whole seconds, with a 429 or 503."""
 
     code: str
     detail: str
@@ -148,14 +156,17 @@ def problem(
 
 def _answer(request: Request, fault: Fault) -> Response:
     request.state.problem = fault.code
-    body = Problem(**dict(row_problem(fault)), request_id=request.state.request_id)
     wait = {"Retry-After": str(max(1, math.ceil(fault.retry_after_s)))}
-    headers = wait if fault.status == HTTPStatus.SERVICE_UNAVAILABLE else None
-    if speaks_protocol(request.url.path):
+    headers = wait if fault.status in WAITS else None
+    if speaks_protocol(request.scope["path"]):
         return protocol_error(fault.status, fault.detail, headers)
-    return Response(
-        body.model_dump_json(exclude_none=True), fault.status, headers, media_type="application/problem+json"
-    )
+    body = document(fault, request_id=request.state.request_id)
+    return Response(body, fault.status, headers, media_type="application/problem+json")
+
+
+def document(fault: Fault, *, request_id: str) -> str:
+    """The body of a problem."""
+    return Problem(**dict(row_problem(fault)), request_id=request_id).model_dump_json(exclude_none=True)
 
 
 def install(app: FastAPI) -> None:
@@ -169,6 +180,8 @@ def install(app: FastAPI) -> None:
         code = _HTTP_CODES.get(error.status_code, "bad_request")
         response = problem(request, code, "See /docs for the paths and methods that answer.")
         response.headers.update(error.headers or {})
+        if code == "method_not_allowed":
+            response.headers["Allow"] = ", ".join(_methods(request))
         return response
 
     def invalid(request: Request, error: Exception) -> Response:
@@ -177,13 +190,24 @@ def install(app: FastAPI) -> None:
         where = ".".join(str(step) for step in first["loc"][1:]) or str(first["loc"][0])
         return problem(request, "invalid_parameter", f"{where}: {first['msg']}.", part=where)
 
-    for kind in (
-        bundle.InputError,
-        serving.ServingError,
-        Refusal,
-        runtime.NonFiniteOutput,
-        ClientDisconnect,
-    ):
+    def gone(request: Request, error: Exception) -> Response:
+        """For the log and the metrics; the client is gone, or has its answer from the guard."""
+        code = getattr(request.state, "refused", None)
+        return _answer(request, replace(fault(error), code=code) if code else fault(error))
+
+    for kind in (bundle.InputError, serving.ServingError, Refusal, runtime.NonFiniteOutput):
         app.add_exception_handler(kind, known)
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(HTTPException, routing)
     app.add_exception_handler(RequestValidationError, invalid)
+
+
+def _methods(request: Request) -> list[str]:
+    """What this path answers, by all routes; the router itself names the methods of the first one only."""
+    app: FastAPI = request.app
+    asked = [dict(request.scope, method=method) for method in METHODS]
+    return [
+        scope["method"]
+        for scope in asked
+        if any(route.matches(scope)[0] is Match.FULL for route in app.routes)
+    ]

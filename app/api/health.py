@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from fastapi import APIRouter, Response
 
 from app.api import schemas
 from app.api.documented import problems
+from app.api.heartbeat import Heartbeat
+from app.api.stopping import Stopping
 from app.metrics import CONTENT_TYPE, Metrics
 from app.serving.engine import Engine
 from app.serving.errors import Draining, NotReady
 from app.serving.schedule import Priority
 
+_BLOCKED_S = 5.0  # decoding and running have threads of their own: nothing of ours blocks for a tenth of it
 
-def health_router(engine: Engine, metrics: Metrics) -> APIRouter:
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What tells whether a serving process is well."""
+
+    engine: Engine
+    stopping: Stopping
+    heartbeat: Heartbeat
+    dead_s: float  # a run of more never ends, and only a restart helps
+
+
+def health_router(vitals: Vitals, *, is_outside: bool) -> APIRouter:
+    """`is_outside`: asked from another thread than the one it asks about, so it can see that one blocked."""
     router = APIRouter(tags=["health"])
+    batcher = vitals.engine.batcher
 
-    @router.get("/healthz", operation_id="healthz", summary="Is the process alive?")
+    @router.get("/healthz", operation_id="healthz", summary="Is the process alive?", responses=problems())
     async def healthz() -> schemas.Health:
+        """Busy is alive. An event loop that does not turn or a run that does not end asks for a restart."""
+        if is_outside and vitals.heartbeat.age_s > _BLOCKED_S:
+            raise NotReady("The event loop is blocked.")
+        if batcher.running_s > vitals.dead_s:
+            raise NotReady("A run does not end.")
         return schemas.Health(status="ok")
 
     @router.get(
@@ -27,18 +50,24 @@ def health_router(engine: Engine, metrics: Metrics) -> APIRouter:
     )
     async def readyz() -> schemas.Health:
         """Every model is verified and warmed up; the server is not stopping, and no run hangs."""
-        if engine.batcher.is_draining:
+        if vitals.stopping.begun or batcher.is_draining:
             raise Draining("The server is stopping.")
-        if engine.batcher.is_stuck:
+        if batcher.is_stuck:
             raise NotReady("A run has been going for too long.")
         return schemas.Health(status="ready")
+
+    return router
+
+
+def metrics_router(engine: Engine, metrics: Metrics) -> APIRouter:
+    router = APIRouter(tags=["health"])
 
     @router.get(
         "/metrics",
         operation_id="metrics",
         summary="Prometheus metrics",
         response_class=Response,
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems()},
     )
     async def exposition() -> Response:
         for priority in Priority:

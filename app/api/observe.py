@@ -5,6 +5,7 @@ Plain ASGI: a middleware that wraps the receive channel would hide from the rout
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import re
@@ -14,22 +15,23 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.errors import problem
+from app.api.errors import METHODS, problem
+from app.api.stopping import Stopping
 from app.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")  # what may be echoed into a header and a log
 _ids = random.Random()  # noqa: S311 - ids are unique, not secret; the kernel's source costs 0.2 ms each
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class Observe:
     """Outermost middleware."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, stopping: Stopping) -> None:
         self._app = app
         self._metrics = metrics
+        self._stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -49,6 +51,11 @@ class Observe:
 
         try:
             await self._app(scope, receive, send_named)
+        except asyncio.CancelledError:  # the time to stop is over
+            if status or not self._stopping.begun:
+                raise
+            response = problem(Request(scope), "draining", "The server stopped. Send it to another one.")
+            await response(scope, receive, send_named)
         except Exception:  # a bug of ours: the client gets a catalogued answer, the log the whole story
             log.exception("request failed", extra={"request_id": request_id})
             if status:
@@ -60,7 +67,7 @@ class Observe:
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "other")
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        method = scope["method"] if scope["method"] in METHODS else "other"
         code = scope["state"]["problem"]
         self._metrics.requests.labels(route, method, status).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
@@ -74,6 +81,7 @@ class Observe:
                 "route": route,
                 "status": status,
                 "code": code,
+                "key": scope["state"].get("key"),
                 "total_ms": round(seconds * 1000, 3),
             },
         )
@@ -81,4 +89,9 @@ class Observe:
 
 def _request_id(scope: Scope) -> str:
     given = Headers(scope=scope).get("x-request-id", "")
-    return given if _ID.fullmatch(given) else f"{_ids.getrandbits(128):032x}"
+    return given if _ID.fullmatch(given) else new_request_id()
+
+
+def new_request_id() -> str:
+    """32 hexadecimal digits."""
+    return f"{_ids.getrandbits(128):032x}"

@@ -11,11 +11,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.config import JsonDict
 
 FILE: Final = "serving.json"
 
-Version = Annotated[int, Field(gt=0)]
+
+def _number(value: object) -> object:
+    """A number as JSON has it: neither a string of digits nor a truth value."""
+    if isinstance(value, str | bool):
+        raise ValueError("this is not a number")  # noqa: TRY004 - what pydantic expects of a validator
+    return value
+
+
+Version = Annotated[int, Field(gt=0), BeforeValidator(_number)]
+# for OpenAPI: what _canary_has_a_stable says
+_CANARY_ALONE: Final[JsonDict] = {
+    "required": ["canary"],
+    "properties": {"canary": {"type": "integer"}, "stable": {"type": "null"}},
+}
 Policy = Literal["latest", "all"] | tuple[Version, ...]
 
 
@@ -26,18 +40,18 @@ class PlanInvalid(Exception):
 class Plan(BaseModel):
     """One model's versions and traffic."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"not": _CANARY_ALONE})
 
     versions: Policy = Field(default="latest", description="The highest good one, all, or these.")
     stable: Version | None = Field(
         default=None, description="Answers unless another is named; else the highest."
     )
     canary: Version | None = Field(default=None, description="Gets `canary_share` of what names no version.")
-    canary_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    canary_share: Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)] = 0.0
     previous: Version | None = Field(
         default=None, description="What `stable` was before: where rollback leads."
     )
-    enabled: bool = Field(default=True, description="False unloads the model.")
+    enabled: bool = Field(default=True, strict=True, description="False unloads the model.")
 
     @model_validator(mode="after")
     def _canary_has_a_stable(self) -> Self:

@@ -1,0 +1,1 @@
+"""Many hostile inputs, from seeds, and the claims that hold for all of them."""
