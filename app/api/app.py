@@ -13,7 +13,7 @@ from app.api import openapi
 from app.api.admin import admin_router
 from app.api.admin_port import admin_app
 from app.api.deadline import Patience
-from app.api.engine_metrics import EngineMetrics, show_live
+from app.api.engine_metrics import EngineMetrics, show_engine, show_live
 from app.api.health import Vitals, health_router, metrics_router
 from app.api.heartbeat import Heartbeat
 from app.api.keys import KeyFile
@@ -60,7 +60,8 @@ def create_app(
         observer=Observers(EngineMetrics(metrics), statistics),
     )
 
-    heartbeat = Heartbeat()
+    # another worker may be the one that is scraped
+    heartbeat = Heartbeat(on_beat=lambda: show_engine(metrics, engine))
     vitals = Vitals(engine, stopping, heartbeat, dead_s=_HANGS * settings.hang_seconds)
 
     @asynccontextmanager
@@ -111,6 +112,6 @@ def _protection(settings: Settings, metrics: Metrics, stopping: Stopping) -> Pro
         metrics,
         stopping,
         key_file=KeyFile(path) if path else None,
-        rate=Rate(per_s) if per_s else None,
+        rate=Rate(per_s / settings.workers) if per_s else None,
         cors_origins=settings.cors_origins,
     )
