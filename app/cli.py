@@ -7,7 +7,9 @@ where only trichord[cpu] is installed.
 from __future__ import annotations
 
 import socket
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -35,50 +37,89 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on [env: TRICHORD_PORT]")] = None,
     models: Annotated[Path | None, typer.Option(help="Folder of bundles [env: TRICHORD_MODELS_DIR]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N [env: TRICHORD_DEVICE]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Serving processes [env: TRICHORD_WORKERS]")] = None,
 ) -> None:
     """Serve every bundle in a folder over HTTP. Options win over the environment (see docs/settings.md)."""
     from pydantic import ValidationError
 
     from app import logs
-    from app.api.keys import KeysInvalid
-    from app.serving.errors import NoLiveModel
     from app.settings import Settings
 
-    given: dict[str, Any] = {"host": host, "port": port, "models_dir": models, "device": device}
+    given: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "models_dir": models,
+        "device": device,
+        "workers": workers,
+    }
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         _fail(f"TRICHORD_{'_'.join(map(str, first['loc'])).upper()}: {first['msg']}.", code=2)
     logs.configure(style=settings.log_format, level=settings.log_level)
-    try:
-        _serve(settings)
-    except (RuntimeFault, NoLiveModel, KeysInvalid) as error:
-        _fail(str(error), code=_CANNOT_START)
+    ports = [settings.port] if settings.admin_port is None else [settings.port, settings.admin_port]
+    listeners = [_listen(settings.host, port) for port in ports]
+    live = _work if settings.workers == 1 else _workers
+    raise typer.Exit(live(settings, listeners))
 
 
-def _serve(settings: Any) -> None:
+def _workers(settings: Any, listeners: list[socket.socket]) -> int:
+    """Each worker listens for itself, so that the kernel shares connections out evenly among them."""
+    from app.metrics import forget
+    from app.workers import Workers
+
+    ports = [listener.getsockname()[1] for listener in listeners]
+    for listener in listeners:  # they have shown that the ports are free
+        listener.close()
+    reserved = [_listen(settings.host, port, is_shared=True) for port in ports]
+
+    def work(slot: int) -> int:
+        own = [_listen(settings.host, port, is_shared=True) for port in ports]
+        return _work(settings, own, shared=folder, slot=slot)
+
+    with TemporaryDirectory(prefix="trichord-") as name, ExitStack() as closing:
+        folder = Path(name)
+        for listener in reserved:
+            closing.enter_context(listener)
+        return Workers(settings.workers, work, lost=lambda slot: forget(folder, slot)).run()
+
+
+def _work(settings: Any, listeners: list[socket.socket], *, shared: Path | None = None, slot: int = 0) -> int:
+    """The life of one serving process: its exit code."""
+    from app.metrics import Metrics, share
+    from app.settings import share_metrics_in
+
+    if shared is not None:
+        share_metrics_in(shared)
+        share(slot)
+
+    from app.api.keys import KeysInvalid
     from app.api.process import serve
     from app.bundle.budget import PixelBudget
     from app.runtime.session import find_device
+    from app.serving.errors import NoLiveModel
     from app.serving.loading import loader
     from app.serving.plan import Plan
     from app.serving.repository import Repository
 
-    listener = _listen(settings.host, settings.port)
-    admin = None if settings.admin_port is None else _listen(settings.host, settings.admin_port)
-    repository = Repository(
-        settings.models_dir,
-        loader(
-            device=find_device(settings.device),
-            threads=settings.threads,
-            hold=PixelBudget(settings.max_megapixels * 1_000_000).hold,
-        ),
-        plan=Plan(versions=settings.versions),
-        default=settings.default_model,
-    )
-    repository.start()
-    serve(repository, settings, listener, admin)
+    try:
+        repository = Repository(
+            settings.models_dir,
+            loader(
+                device=find_device(settings.device),
+                threads=settings.threads,
+                hold=PixelBudget(settings.max_megapixels * 1_000_000).hold,
+            ),
+            plan=Plan(versions=settings.versions),
+            default=settings.default_model,
+        )
+        repository.start()
+        serve(repository, settings, *listeners, metrics=Metrics(shared=shared))
+    except (RuntimeFault, NoLiveModel, KeysInvalid) as error:
+        typer.echo(f"trichord: {error}", err=True)
+        return _CANNOT_START
+    return 0
 
 
 @app.command()
@@ -156,11 +197,13 @@ def healthcheck() -> None:
         _fail(f"The server at {host}:{settings.port} is not ready.", code=1)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
     """A socket that has its port, but takes no connection before the models are open."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if is_shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listener.bind((host, port))
     except OSError:

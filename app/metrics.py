@@ -3,9 +3,14 @@
 Label values come from closed sets (route templates, live models, catalogue codes), so that no request
 can add a series. One registry per server, not the library's global one: two servers in one process do
 not count into each other.
+
+Several workers of one server count into files, which whoever is scraped adds up. A file belongs to a slot,
+not to a process: a replacement goes on counting where the dead one stopped, and no file is ever left over.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from prometheus_client import (
     CollectorRegistry,
@@ -14,7 +19,9 @@ from prometheus_client import (
     Histogram,
     disable_created_metrics,
     generate_latest,
+    values,
 )
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -23,13 +30,27 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 _POWERS_OF_TWO = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
-class Metrics:
-    """The series of one server."""
+def share(slot: int) -> None:
+    """Let this process count into the files of its slot. Before any Metrics are made."""
+    values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
 
-    def __init__(self) -> None:
+
+def forget(folder: Path, slot: int) -> None:
+    """A worker is gone, and with it what was true of its present; what it counted stays."""
+    for file in folder.glob(f"gauge_live*_{slot}.db"):
+        file.unlink()
+
+
+class Metrics:
+    """The series of one server. `shared` is the folder of its workers' files, if there are several."""
+
+    def __init__(self, *, shared: Path | None = None) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a timestamp beside every series
+        self._shared = shared
         self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
+        self._live: set[tuple[str, ...]] = set()
+        if shared is None:
+            ProcessCollector(registry=self._registry)
         model = ("model", "version")
         self.requests = Counter(
             "trichord_requests",
@@ -128,26 +149,62 @@ class Metrics:
             "trichord_waiting",
             "Decoded rows that wait for their run.",
             ("priority",),
+            multiprocess_mode="livesum",
             registry=self._registry,
         )
         self.open_rows = Gauge(
-            "trichord_open_rows", "Rows let in and not yet answered.", registry=self._registry
+            "trichord_open_rows",
+            "Rows let in and not yet answered.",
+            multiprocess_mode="livesum",
+            registry=self._registry,
         )
-        self.open_bytes = Gauge("trichord_open_bytes", "Bytes of their bodies.", registry=self._registry)
-        self.cache_entries = Gauge("trichord_cache_entries", "Vectors in the cache.", registry=self._registry)
-        self.cache_bytes = Gauge("trichord_cache_bytes", "Bytes of the cache.", registry=self._registry)
+        self.open_bytes = Gauge(
+            "trichord_open_bytes",
+            "Bytes of their bodies.",
+            multiprocess_mode="livesum",
+            registry=self._registry,
+        )
+        self.cache_entries = Gauge(
+            "trichord_cache_entries",
+            "Vectors in the cache.",
+            multiprocess_mode="livesum",
+            registry=self._registry,
+        )
+        self.cache_bytes = Gauge(
+            "trichord_cache_bytes",
+            "Bytes of the cache.",
+            multiprocess_mode="livesum",
+            registry=self._registry,
+        )
         self.running_seconds = Gauge(
             "trichord_running_seconds",
             "For how long the present run has been going.",
+            multiprocess_mode="livemax",
             registry=self._registry,
         )
         self.model_info = Gauge(
             "trichord_model_info",
             "1 for each live bundle.",
             (*model, "digest", "device"),
+            multiprocess_mode="livemax",
             registry=self._registry,
         )
 
     def exposition(self) -> bytes:
         """All series in Prometheus' text format."""
-        return generate_latest(self._registry)
+        if self._shared is None:
+            return generate_latest(self._registry)
+        merged = CollectorRegistry()
+        MultiProcessCollector(merged, path=str(self._shared))  # type: ignore[no-untyped-call]
+        return generate_latest(merged)
+
+    def show_models(self, live: set[tuple[str, ...]]) -> None:
+        """Let the info series be those of the live bundles, given by their labels."""
+        for gone in self._live - live:
+            if self._shared is None:
+                self.model_info.remove(*gone)
+            else:  # a shared file forgets nothing
+                self.model_info.labels(*gone).set(0)
+        for labels in live:
+            self.model_info.labels(*labels).set(1)
+        self._live = live

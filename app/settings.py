@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -13,6 +13,16 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 def _usable_cores() -> int:
     """Cores that this process may use; a container may see more than it is allowed."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _share_of_cores(given: dict[str, Any]) -> int:
+    workers: int = given.get("workers", 1)
+    return max(1, _usable_cores() // workers)
+
+
+def share_metrics_in(folder: Path) -> None:
+    """Tell the metrics library, which listens to the environment only, where workers count."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)  # noqa: TID251 - this is that file
 
 
 class Settings(BaseSettings):
@@ -34,11 +44,14 @@ class Settings(BaseSettings):
         5.0, description="How often the models folder is looked at for changes; 0 for never."
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    workers: Annotated[int, Field(ge=1, le=256)] = Field(
+        1, description="Processes that share the port, each with an executor of its own."
+    )
     threads: Annotated[int, Field(ge=1)] = Field(
-        default_factory=_usable_cores, description="CPU threads that run one operator of a graph."
+        default_factory=_share_of_cores, description="CPU threads that run one operator of a graph."
     )
     decode_threads: Annotated[int, Field(ge=1)] = Field(
-        default_factory=_usable_cores, description="Threads that decode images, sounds and texts."
+        default_factory=_share_of_cores, description="Threads that decode images, sounds and texts."
     )
     max_batch_size: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="Most rows in one run.")
     max_rows: Annotated[int, Field(ge=1)] = Field(

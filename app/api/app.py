@@ -15,7 +15,7 @@ from app.api.admin_port import admin_app
 from app.api.batch import batch_router
 from app.api.deadline import Patience
 from app.api.embed import embed_router
-from app.api.engine_metrics import EngineMetrics, show_live
+from app.api.engine_metrics import EngineMetrics, show_engine, show_live
 from app.api.health import Vitals, health_router, metrics_router
 from app.api.heartbeat import Heartbeat
 from app.api.keys import KeyFile
@@ -66,7 +66,8 @@ def create_app(
         cache=_cache(settings, metrics),
     )
 
-    heartbeat = Heartbeat()
+    # another worker may be the one that is scraped
+    heartbeat = Heartbeat(on_beat=lambda: show_engine(metrics, engine))
     vitals = Vitals(engine, stopping, heartbeat, dead_s=_HANGS * settings.hang_seconds)
 
     @asynccontextmanager
@@ -127,6 +128,6 @@ def _protection(settings: Settings, metrics: Metrics, stopping: Stopping) -> Pro
         metrics,
         stopping,
         key_file=KeyFile(path) if path else None,
-        rate=Rate(per_s) if per_s else None,
+        rate=Rate(per_s / settings.workers) if per_s else None,
         cors_origins=settings.cors_origins,
     )

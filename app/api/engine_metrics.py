@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from app.metrics import Metrics
 from app.runtime.predictor import PartRun
-from app.serving.engine import Answer
+from app.serving.engine import Answer, Engine
 from app.serving.model import LiveModel
 from app.serving.repository import Repository
 from app.serving.schedule import Priority
@@ -19,9 +19,20 @@ def model_labels(model: LiveModel) -> tuple[str, str]:
 
 def show_live(metrics: Metrics, repository: Repository) -> None:
     """Let the info series be those of the live bundles."""
-    metrics.model_info.clear()
-    for model in repository:
-        metrics.model_info.labels(*model_labels(model), model.manifest.digest, model.device).set(1)
+    metrics.show_models(
+        {(*model_labels(model), model.manifest.digest, str(model.device)) for model in repository}
+    )
+
+
+def show_engine(metrics: Metrics, engine: Engine) -> None:
+    """Let the gauges be what is true now."""
+    for priority in Priority:
+        metrics.waiting.labels(priority.value).set(engine.batcher.waiting(priority))
+    metrics.open_rows.set(engine.batcher.open_rows)
+    metrics.open_bytes.set(engine.batcher.open_bytes)
+    metrics.cache_entries.set(len(engine.encodings.cache))
+    metrics.cache_bytes.set(engine.encodings.cache.size_bytes)
+    metrics.running_seconds.set(engine.batcher.running_s)
 
 
 class EngineMetrics:

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Response
 
 from app.api import schemas
 from app.api.documented import problems
+from app.api.engine_metrics import show_engine
 from app.api.heartbeat import Heartbeat
 from app.api.stopping import Stopping
 from app.metrics import CONTENT_TYPE, Metrics
 from app.serving.engine import Engine
 from app.serving.errors import Draining, NotReady
-from app.serving.schedule import Priority
 
 _BLOCKED_S = 5.0  # decoding and running have threads of their own: nothing of ours blocks for a tenth of it
 
@@ -70,13 +70,7 @@ def metrics_router(engine: Engine, metrics: Metrics) -> APIRouter:
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems()},
     )
     async def exposition() -> Response:
-        for priority in Priority:
-            metrics.waiting.labels(priority.value).set(engine.batcher.waiting(priority))
-        metrics.open_rows.set(engine.batcher.open_rows)
-        metrics.open_bytes.set(engine.batcher.open_bytes)
-        metrics.cache_entries.set(len(engine.encodings.cache))
-        metrics.cache_bytes.set(engine.encodings.cache.size_bytes)
-        metrics.running_seconds.set(engine.batcher.running_s)
+        show_engine(metrics, engine)
         return Response(metrics.exposition(), media_type=CONTENT_TYPE)
 
     return router

@@ -13,8 +13,11 @@ _EVERY_S = 0.25
 class Heartbeat:
     """Beats while its loop turns; a loop that waits for a long computation does not."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, clock: Callable[[], float] = time.monotonic, on_beat: Callable[[], None] = lambda: None
+    ) -> None:
         self._clock = clock
+        self._on_beat = on_beat
         self._last_s = clock()
 
     @property
@@ -33,4 +36,5 @@ class Heartbeat:
     async def _beat(self) -> None:
         while True:
             self._last_s = self._clock()
+            self._on_beat()
             await asyncio.sleep(_EVERY_S)

@@ -27,10 +27,15 @@ _OTHER_FILES: Final = 128  # open beside connections: models, logs, the event lo
 
 
 def serve(
-    repository: Repository, settings: Settings, listener: socket.socket, admin: socket.socket | None
+    repository: Repository,
+    settings: Settings,
+    listener: socket.socket,
+    admin: socket.socket | None = None,
+    *,
+    metrics: Metrics,
 ) -> None:
     """Answer requests until a signal, then those that are in. `admin` is the socket of the admin port."""
-    metrics, stopping = Metrics(), Stopping()
+    stopping = Stopping()
     _allow_files(settings.max_connections + _OTHER_FILES)
     connection: Any = partial(
         Guarded,
