@@ -96,6 +96,7 @@ def _work(settings: Any, listeners: list[socket.socket], *, shared: Path | None 
 
     from app.api.keys import KeysInvalid
     from app.api.process import serve
+    from app.bundle.budget import PixelBudget
     from app.runtime.session import find_device
     from app.serving.errors import NoLiveModel
     from app.serving.loading import loader
@@ -105,7 +106,11 @@ def _work(settings: Any, listeners: list[socket.socket], *, shared: Path | None 
     try:
         repository = Repository(
             settings.models_dir,
-            loader(device=find_device(settings.device), threads=settings.threads),
+            loader(
+                device=find_device(settings.device),
+                threads=settings.threads,
+                hold=PixelBudget(settings.max_megapixels * 1_000_000).hold,
+            ),
             plan=Plan(versions=settings.versions),
             default=settings.default_model,
         )

@@ -68,6 +68,10 @@ class Metrics:
         self.rejected = Counter(
             "trichord_rejected", "Requests refused, by catalogue code.", ("code",), registry=self._registry
         )
+        self.row_failures = Counter(
+            "trichord_row_failures", "Rows of batches and streams refused, by catalogue code.", ("code",),
+            registry=self._registry,
+        )  # fmt: skip
         self.rows = Counter(
             "trichord_rows", "Rows answered, by the modalities they brought.", (*model, "modalities"),
             registry=self._registry,
@@ -76,6 +80,13 @@ class Metrics:
             "trichord_decode_seconds",
             "From a row's bytes to its arrays, with the wait for a decoding thread.",
             model,
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.prepare_seconds = Histogram(
+            "trichord_prepare_seconds",
+            "From one modality's bytes to its array, once a decoding thread has it.",
+            (*model, "modality"),
             buckets=_SECONDS,
             registry=self._registry,
         )
@@ -123,6 +134,16 @@ class Metrics:
             "trichord_abandoned", "Rows whose client left before the answer.", ("priority",),
             registry=self._registry,
         )  # fmt: skip
+        self.cache_lookups = Counter(
+            "trichord_cache_lookups",
+            "Inputs of answered rows that asked for the cache: hit, joined (being encoded) or miss.",
+            (*model, "part", "outcome"),
+            registry=self._registry,
+        )
+        self.cache_evictions = Counter(
+            "trichord_cache_evictions", "Vectors that left the cache for want of room.",
+            registry=self._registry,
+        )  # fmt: skip
         # The following are read from the engine when they are scraped.
         self.waiting = Gauge(
             "trichord_waiting",
@@ -140,6 +161,18 @@ class Metrics:
         self.open_bytes = Gauge(
             "trichord_open_bytes",
             "Bytes of their bodies.",
+            multiprocess_mode="livesum",
+            registry=self._registry,
+        )
+        self.cache_entries = Gauge(
+            "trichord_cache_entries",
+            "Vectors in the cache.",
+            multiprocess_mode="livesum",
+            registry=self._registry,
+        )
+        self.cache_bytes = Gauge(
+            "trichord_cache_bytes",
+            "Bytes of the cache.",
             multiprocess_mode="livesum",
             registry=self._registry,
         )

@@ -60,6 +60,12 @@ class Settings(BaseSettings):
     max_megabytes: Annotated[int, Field(ge=1)] = Field(
         256, description="Most memory for the bodies of those rows, in MiB."
     )
+    cache_megabytes: Annotated[int, Field(ge=0)] = Field(
+        0, description="Memory for features of inputs seen before, in MiB; 0 keeps none."
+    )
+    max_megapixels: Annotated[int, Field(ge=1)] = Field(
+        100, description="Most pixels decoded at once, in millions; further images wait."
+    )
     deadline_seconds: Annotated[float, Field(gt=0)] = Field(
         5.0, description="Time to answer for a caller who sends no X-Request-Deadline-Ms."
     )

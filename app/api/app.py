@@ -12,7 +12,9 @@ from fastapi_offline import FastAPIOffline
 from app.api import openapi
 from app.api.admin import admin_router
 from app.api.admin_port import admin_app
+from app.api.batch import batch_router
 from app.api.deadline import Patience
+from app.api.embed import embed_router
 from app.api.engine_metrics import EngineMetrics, show_engine, show_live
 from app.api.health import Vitals, health_router, metrics_router
 from app.api.heartbeat import Heartbeat
@@ -20,11 +22,14 @@ from app.api.keys import KeyFile
 from app.api.models import models_router
 from app.api.predict import predict_router
 from app.api.protection import Protection
+from app.api.service import Service
 from app.api.stopping import Stopping
+from app.api.stream import stream_router
 from app.api.v2.routes import protocol_router
 from app.api.v2.service import Limits as RequestLimits
-from app.api.v2.service import Service
+from app.api.v2.service import Service as ProtocolService
 from app.metrics import Metrics
+from app.serving.cache import FeatureCache
 from app.serving.engine import Engine, Limits
 from app.serving.following import following
 from app.serving.observers import Observers
@@ -58,6 +63,7 @@ def create_app(
         ),
         decode_threads=settings.decode_threads,
         observer=Observers(EngineMetrics(metrics), statistics),
+        cache=_cache(settings, metrics),
     )
 
     # another worker may be the one that is scraped
@@ -78,12 +84,16 @@ def create_app(
         static_url="/docs-static",
     )
     patience = Patience(default_s=settings.deadline_seconds, most_s=settings.max_deadline_seconds)
-    app.include_router(predict_router(engine, repository, metrics, patience=patience))
+    service = Service(engine, repository, metrics, patience)
+    app.include_router(predict_router(service))
+    app.include_router(embed_router(service))
+    app.include_router(batch_router(service, max_rows=settings.max_rows))
+    app.include_router(stream_router(service, most_rows=2 * settings.max_batch_size))
     app.include_router(models_router(repository))
     app.include_router(health_router(vitals, is_outside=False))
     app.include_router(
         protocol_router(
-            Service(
+            ProtocolService(
                 engine=engine,
                 repository=repository,
                 metrics=metrics,
@@ -115,3 +125,9 @@ def _protection(settings: Settings, metrics: Metrics, stopping: Stopping) -> Pro
         rate=Rate(per_s / settings.workers) if per_s else None,
         cors_origins=settings.cors_origins,
     )
+
+
+def _cache(settings: Settings, metrics: Metrics) -> FeatureCache | None:
+    if not settings.cache_megabytes:
+        return None
+    return FeatureCache(max_bytes=settings.cache_megabytes * 2**20, evicted=metrics.cache_evictions.inc)

@@ -18,11 +18,14 @@ class Patience:
     default_s: float
     most_s: float
 
-    def of(self, request: Request) -> float:
-        """Raises Refusal invalid_parameter if the header is not a whole number of milliseconds."""
+    def of(self, request: Request, *, otherwise_s: float | None = None) -> float:
+        """`otherwise_s` instead of the default, for a caller who says nothing.
+
+        Raises Refusal invalid_parameter if the header is not a whole number of milliseconds.
+        """
         said = request.headers.get(HEADER)
         if said is None:
-            return self.default_s
+            return self.default_s if otherwise_s is None else otherwise_s
         if not (said.isascii() and said.isdigit() and 0 < len(said) <= 9 and int(said) > 0):
             raise Refusal(
                 "invalid_parameter", "Give the deadline as whole milliseconds, at least 1.", part=HEADER

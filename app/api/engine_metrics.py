@@ -30,6 +30,8 @@ def show_engine(metrics: Metrics, engine: Engine) -> None:
         metrics.waiting.labels(priority.value).set(engine.batcher.waiting(priority))
     metrics.open_rows.set(engine.batcher.open_rows)
     metrics.open_bytes.set(engine.batcher.open_bytes)
+    metrics.cache_entries.set(len(engine.encodings.cache))
+    metrics.cache_bytes.set(engine.encodings.cache.size_bytes)
     metrics.running_seconds.set(engine.batcher.running_s)
 
 
@@ -59,3 +61,7 @@ def count_answer(metrics: Metrics, model: LiveModel, answer: Answer) -> None:
     metrics.rows.labels(*labels, "+".join(answer.prediction.used)).inc()
     metrics.decode_seconds.labels(*labels).observe(answer.timings.decode_s)
     metrics.queue_seconds.labels(*labels).observe(answer.timings.queue_s)
+    for modality, seconds in answer.timings.prepare_s.items():
+        metrics.prepare_seconds.labels(*labels, modality).observe(seconds)
+    for modality, lookup in answer.lookups.items():
+        metrics.cache_lookups.labels(*labels, modality, lookup.value).inc()

@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match
 
-from app.api.schemas import Problem
+from app.api.schemas import Problem, RowProblem
 from app.api.v2.errors import protocol_error, speaks_protocol
 from app.bundle import errors as bundle
 from app.runtime import errors as runtime
@@ -107,35 +107,69 @@ class Refusal(Exception):
         self.part = part
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An error as the catalogue knows it. `retry_after_s` goes, in whole seconds, with every 429 and 503."""
+
+    code: str
+    detail: str
+    part: str | None = None
+    retry_after_s: float = 1.0
+
+    @property
+    def status(self) -> int:
+        return CATALOGUE[self.code].status
+
+
+def fault(error: Exception) -> Fault:
+    """What to tell the caller of an error; one that is in no table is a bug of ours."""
+    match error:
+        case Refusal():
+            return Fault(error.code, error.message, error.part)
+        case bundle.InputError() | serving.ServingError():
+            retry_after_s = getattr(error, "retry_after_s", 1.0)
+            return Fault(_CODES[type(error)], error.message, error.part, retry_after_s)
+        case runtime.NonFiniteOutput():
+            return Fault("model_nonfinite", "The inputs are valid, but the model cannot rate them.")
+        case ClientDisconnect():
+            return Fault("truncated_body", "The connection closed before the body was complete.")
+        case _:
+            return Fault("internal", "Try again; if it stays, report the request id.")
+
+
+def row_problem(fault: Fault) -> RowProblem:
+    """What stands in the answer of a request of which only this row failed."""
+    entry = CATALOGUE[fault.code]
+    return RowProblem(
+        type=f"urn:trichord:error:{fault.code}",
+        title=entry.title,
+        status=entry.status,
+        detail=fault.detail,
+        code=fault.code,
+        part=fault.part,
+    )
+
+
 def problem(
     request: Request, code: str, detail: str, *, part: str | None = None, retry_after_s: float = 1.0
 ) -> Response:
-    """The answer to a request that failed. Notes the code for the request's log line and metrics.
+    """The answer to a request that failed. Notes the code for the request's log line and metrics."""
+    return _answer(request, Fault(code, detail, part, retry_after_s))
 
-    `retry_after_s` is sent, as whole seconds, with every 429 and 503.
-    """
-    entry = CATALOGUE[code]
-    request.state.problem = code
-    wait = {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
-    headers = wait if entry.status in WAITS else None
+
+def _answer(request: Request, fault: Fault) -> Response:
+    request.state.problem = fault.code
+    wait = {"Retry-After": str(max(1, math.ceil(fault.retry_after_s)))}
+    headers = wait if fault.status in WAITS else None
     if speaks_protocol(request.scope["path"]):
-        return protocol_error(entry.status, detail, headers)
-    body = document(code, detail, part=part, request_id=request.state.request_id)
-    return Response(body, entry.status, headers, media_type="application/problem+json")
+        return protocol_error(fault.status, fault.detail, headers)
+    body = document(fault, request_id=request.state.request_id)
+    return Response(body, fault.status, headers, media_type="application/problem+json")
 
 
-def document(code: str, detail: str, *, request_id: str, part: str | None = None) -> str:
+def document(fault: Fault, *, request_id: str) -> str:
     """The body of a problem."""
-    entry = CATALOGUE[code]
-    body = Problem(
-        type=f"urn:trichord:error:{code}",
-        title=entry.title,
-        status=entry.status,
-        detail=detail,
-        code=code,
-        part=part,
-        request_id=request_id,
-    )
+    body = Problem(**dict(row_problem(fault)), request_id=request_id)
     return body.model_dump_json(exclude_none=True)
 
 
@@ -143,15 +177,7 @@ def install(app: FastAPI) -> None:
     """Answer every error that a route raises from the table."""
 
     def known(request: Request, error: Exception) -> Response:
-        assert isinstance(error, bundle.InputError | serving.ServingError), "registered for these two"
-        retry_after_s = getattr(error, "retry_after_s", 1.0)
-        return problem(
-            request, _CODES[type(error)], error.message, part=error.part, retry_after_s=retry_after_s
-        )
-
-    def refused(request: Request, error: Exception) -> Response:
-        assert isinstance(error, Refusal), "registered for this one"
-        return problem(request, error.code, error.message, part=error.part)
+        return _answer(request, fault(error))
 
     def routing(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException), "registered for this one"
@@ -168,20 +194,20 @@ def install(app: FastAPI) -> None:
         where = ".".join(str(step) for step in first["loc"][1:]) or str(first["loc"][0])
         return problem(request, "invalid_parameter", f"{where}: {first['msg']}.", part=where)
 
-    def nonfinite(request: Request, _: Exception) -> Response:
-        return problem(request, "model_nonfinite", "The inputs are valid, but the model cannot rate them.")
-
-    def gone(request: Request, _: Exception) -> Response:
+    def gone(request: Request, error: Exception) -> Response:
         """For the log and the metrics; the client is gone, or has its answer from the guard."""
-        code = getattr(request.state, "refused", "truncated_body")
-        return problem(request, code, "The connection closed before the body was complete.")
+        refused = getattr(request.state, "refused", None)
+        return _answer(request, Fault(refused, "The guard said it.") if refused else fault(error))
 
-    app.add_exception_handler(bundle.InputError, known)
-    app.add_exception_handler(serving.ServingError, known)
-    app.add_exception_handler(Refusal, refused)
+    for kind in (
+        bundle.InputError,
+        serving.ServingError,
+        Refusal,
+        runtime.NonFiniteOutput,
+    ):
+        app.add_exception_handler(kind, known)
     app.add_exception_handler(HTTPException, routing)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(runtime.NonFiniteOutput, nonfinite)
     app.add_exception_handler(ClientDisconnect, gone)
 
 

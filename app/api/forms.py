@@ -7,6 +7,7 @@ that accepts missing modalities would answer another question than the one asked
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
+from app.api.bodies import chunks
 from app.api.errors import Refusal
 
 if TYPE_CHECKING:  # a name that exists for type checkers only
@@ -23,6 +25,7 @@ if TYPE_CHECKING:  # a name that exists for type checkers only
 _FRAMING_BYTES = 16 * 1024  # boundaries and part headers of a form of this size, generously
 _MAX_HEADERS = 8  # per part; browsers send two
 _MAX_HEADER_BYTES = 1024
+_ROW_PART = re.compile(r"rows\[(0|[1-9][0-9]{0,5})\]\.([a-z]+)")
 _IDENTITY = (b"", b"7bit", b"8bit", b"binary")
 
 
@@ -34,26 +37,57 @@ class _Part:
     is_unchosen: bool = False  # what a browser sends for a file field that was left alone
 
 
-async def read_form(request: Request, limits: Mapping[str, int]) -> dict[str, bytes]:
-    """Parts by name. `limits` names the allowed parts and the most bytes of each.
+@dataclass(frozen=True, slots=True)
+class FormCaps:
+    """Which parts a form may have, by name, and the most bytes of each.
+
+    A form of many rows has parts named `rows[N].<name>`, too; those share `rows_bytes`.
+    """
+
+    parts: Mapping[str, int]
+    row_parts: tuple[str, ...] = ()
+    max_rows: int = 0
+    rows_bytes: int = 0
+
+    @property
+    def total(self) -> int:
+        """Most bytes of the body."""
+        return sum(self.parts.values()) + self.rows_bytes + _FRAMING_BYTES
+
+    def of(self, name: str) -> int | None:
+        """None for a part that the form may not have."""
+        place = row_place(name)
+        if place is None:
+            return self.parts.get(name)
+        return self.rows_bytes if place[0] < self.max_rows and place[1] in self.row_parts else None
+
+    @property
+    def allowed(self) -> str:
+        rows = (f"rows[N].{name} with N below {self.max_rows}" for name in self.row_parts)
+        return ", ".join([*self.parts, *rows])
+
+
+def row_place(name: str) -> tuple[int, str] | None:
+    """`rows[7].image` -> (7, "image")."""
+    match = _ROW_PART.fullmatch(name)
+    return (int(match[1]), match[2]) if match else None
+
+
+async def read_form(request: Request, caps: FormCaps) -> dict[str, bytes]:
+    """Parts by name.
 
     Raises Refusal: unsupported_media_type, bad_multipart, truncated_body, body_too_large, part_too_large
     or, for a name that is not allowed, invalid_parameter.
     """
-    total = _most_bytes(limits)
-    collector = _Collector(limits)
+    collector = _Collector(caps)
     parser = MultipartParser(
         _boundary(request),
         collector.callbacks(),
         max_header_count=_MAX_HEADERS,
         max_header_size=_MAX_HEADER_BYTES,
     )
-    received = 0
     try:
-        async for chunk in request.stream():
-            received += len(chunk)
-            if received > total:
-                raise _too_large(total)
+        async for chunk in chunks(request, most=caps.total):
             parser.write(chunk)
     except FormParserError as error:
         raise Refusal("bad_multipart", "The form cannot be parsed. Build it with an HTTP library.") from error
@@ -62,22 +96,7 @@ async def read_form(request: Request, limits: Mapping[str, int]) -> dict[str, by
     return collector.parts
 
 
-def announced_bytes(request: Request, limits: Mapping[str, int]) -> int:
-    """How much the body will take: what its header says, or the most allowed. Raises body_too_large."""
-    total = _most_bytes(limits)
-    announced = int(request.headers.get("content-length", total))
-    if announced > total:
-        raise _too_large(total)
-    return announced
-
-
-def _most_bytes(limits: Mapping[str, int]) -> int:
-    return sum(limits.values()) + _FRAMING_BYTES
-
-
 def _boundary(request: Request) -> bytes:
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise Refusal("unsupported_media_type", "Compressed bodies are not read. Send the form as it is.")
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data":
         raise Refusal("unsupported_media_type", "Send the inputs as multipart/form-data.")
@@ -87,17 +106,13 @@ def _boundary(request: Request) -> bytes:
     return boundary
 
 
-def _too_large(total: int) -> Refusal:
-    return Refusal("body_too_large", f"The body has more than {total} bytes. Send smaller parts.")
-
-
 class _Collector:
     """Receives the parser's events and keeps the parts."""
 
-    def __init__(self, limits: Mapping[str, int]) -> None:
+    def __init__(self, caps: FormCaps) -> None:
         self.parts: dict[str, bytes] = {}
         self.ended = False
-        self._limits = limits
+        self._caps = caps
         self._headers: dict[bytes, bytes] = {}
         self._name = bytearray()
         self._value = bytearray()
@@ -140,12 +155,12 @@ class _Collector:
             raise Refusal("bad_multipart", "A part has no name. Build the form with an HTTP library.")
         if self._headers.get(b"content-transfer-encoding", b"").lower() not in _IDENTITY:
             raise Refusal("bad_multipart", "A part is transfer-encoded. Send its bytes as they are.")
-        if name not in self._limits:
-            allowed = ", ".join(self._limits)
-            raise Refusal("invalid_parameter", f"The form has an unknown part. Use only {allowed}.")
+        limit = self._caps.of(name)
+        if limit is None:
+            raise Refusal("invalid_parameter", f"The form has an unknown part. Use {self._caps.allowed}.")
         if name in self.parts:
             raise Refusal("bad_multipart", f"The form has the part {name} twice. Send it once.", part=name)
-        self._part = _Part(name, self._limits[name], is_unchosen=options.get(b"filename") == b"")
+        self._part = _Part(name, limit, is_unchosen=options.get(b"filename") == b"")
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         part = self._part

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
 
-from app.api.errors import CATALOGUE, WAITS, document
+from app.api.errors import CATALOGUE, WAITS, Fault, document
 from app.api.observe import new_request_id
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def answer(code: str, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
     """A whole answer that closes its connection. `headers` are those of every answer."""
     status, request_id = CATALOGUE[code].status, new_request_id()
     log.info("connection refused", extra={"code": code, "status": status, "request_id": request_id})
-    body = document(code, _DETAILS[code], request_id=request_id).encode()
+    body = document(Fault(code, _DETAILS[code]), request_id=request_id).encode()
     wait = [(b"retry-after", b"1")] if status in WAITS else []
     lines = [
         b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode()),

@@ -7,7 +7,7 @@ one schema of a problem instead of a copy at every answer.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -97,26 +97,27 @@ def _bound_form(operation: Document, manifests: Sequence[Manifest]) -> None:
     if form is None or not manifests:
         return
     properties = form["schema"]["properties"]
+    bounds = _bounds(manifests)
+    for absent in set(MODALITIES) - set(bounds):
+        properties.pop(absent, None)
+    for name in set(properties) & set(bounds):
+        properties[name] |= bounds[name]
+    media = [name for name in MODALITIES if name in properties]
+    if media:  # none are in a form of many rows, which are judged one by one
+        form["schema"]["not"] = {"properties": dict.fromkeys(media, False)}
+        form["encoding"] = {name: {"contentType": _KINDS[name]} for name in media if name in _KINDS}
+
+
+def _bounds(manifests: Sequence[Manifest]) -> dict[str, Document]:
+    """By field: as much as the most generous live model takes."""
     max_bytes: dict[str, int] = {}
     for inputs in (manifest.inputs for manifest in manifests):
         for name in inputs.names:
             max_bytes[name] = max(max_bytes.get(name, 0), inputs.encoder(name).max_bytes)
-    live = [name for name in MODALITIES if name in max_bytes]
-    for name in live:
-        properties[name]["x-max-bytes"] = max_bytes[name]
-    for absent in set(MODALITIES) - set(live):
-        properties.pop(absent, None)
-    for field, bounds in _bounds(manifests).items():
-        if field in properties:
-            properties[field] |= bounds
-    form["schema"]["not"] = {"properties": dict.fromkeys(live, False)}
-    form["encoding"] = {name: {"contentType": _KINDS[name]} for name in live if name in _KINDS}
-
-
-def _bounds(manifests: Sequence[Manifest]) -> Mapping[str, Document]:
+    bounds: dict[str, Document] = {name: {"x-max-bytes": most} for name, most in max_bytes.items()}
     characters = [one.inputs.text.max_characters for one in manifests if one.inputs.text]
-    return {
-        "text": {"maxLength": max(characters, default=1), "pattern": _WORDS, "examples": ["sept"]},
-        "model": {"pattern": "^[a-z0-9][a-z0-9_-]{0,62}$"},
-        "top_k": {"maximum": max(len(manifest.labels) for manifest in manifests)},
-    }
+    if characters:
+        bounds["text"] |= {"maxLength": max(characters), "pattern": _WORDS, "examples": ["sept"]}
+    bounds["model"] = {"pattern": "^[a-z0-9][a-z0-9_-]{0,62}$"}
+    bounds["top_k"] = {"maximum": max(len(manifest.labels) for manifest in manifests)}
+    return bounds

@@ -52,19 +52,74 @@ class Timings(_Wire):
     total: Milliseconds = Field(description="From the request's headers to this answer.")
 
 
-class Prediction(_Wire):
-    """One fused prediction."""
-
+class _FromOneModel(_Wire):
     request_id: str
     model: ModelRef
-    label: str
-    probability: Probability = Field(description="Calibrated for the subset of modalities that was used.")
-    top: list[ClassProbability] = Field(description="The most probable classes, best first.")
+
+
+class _Ran(_Wire):
     modalities: Modalities
-    by_modality: dict[str, ClassProbability] = Field(description="What each used modality says on its own.")
     warnings: list[InputWarning]
     timings_ms: Timings
     batch_size: int = Field(description="Rows answered by the same run.")
+
+
+class _Predicted(_Wire):
+    label: str
+    probability: Probability = Field(description="Calibrated for the subset of modalities that was used.")
+    top: list[ClassProbability] = Field(description="The most probable classes, best first.")
+    by_modality: dict[str, ClassProbability] = Field(description="What each used modality says on its own.")
+
+
+class Prediction(_Ran, _Predicted, _FromOneModel):  # entries stand in the reverse order of these bases
+    """One fused prediction."""
+
+
+Vector = list[float] | str
+
+
+class _Embedded(_Wire):
+    embedding: Vector = Field(description="Of all modalities together, as the fusion's last layers see them.")
+    by_modality: dict[str, Vector] = Field(description="What each used modality's encoder makes of it.")
+
+
+class Embedding(_Ran, _Embedded, _FromOneModel):
+    """One row as vectors: lists of numbers, or base64 of little-endian float32."""
+
+
+class RowProblem(_Wire):
+    """Why one row has no answer: RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str = Field(description="Stable name of the error, for programs.")
+    part: str | None = Field(default=None, description="The form part or parameter that is at fault.")
+
+
+class _OfRow(_Wire):
+    index: int = Field(ge=0, description="The row's place in the request, from 0.")
+    id: str | None = Field(default=None, description="The row's id, if it came with one.")
+    status: int = Field(description="The HTTP status that the row would have had on its own.")
+
+
+class RowPrediction(_Ran, _Predicted, _OfRow):
+    """A row that was answered."""
+
+    model: ModelRef | None = Field(default=None, description="In a stream, which may outlive a version.")
+
+
+class RowFailure(_OfRow):
+    """A row that was not answered. It harms no other."""
+
+    error: RowProblem
+
+
+class BatchPrediction(_FromOneModel):
+    """One entry for each row, in the request's order."""
+
+    rows: list[RowPrediction | RowFailure]
 
 
 class ImageLimits(_Wire):
@@ -139,13 +194,7 @@ class Health(_Wire):
     status: str
 
 
-class Problem(_Wire):
+class Problem(RowProblem):
     """RFC 9457 problem details."""
 
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str = Field(description="Stable name of the error, for programs.")
-    part: str | None = Field(default=None, description="The form part or parameter that is at fault.")
     request_id: str

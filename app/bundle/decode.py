@@ -15,6 +15,7 @@ import soundfile
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from app.bundle.budget import Hold, unbounded
 from app.bundle.errors import (
     AudioTooLong,
     ImageTooLarge,
@@ -44,10 +45,11 @@ class Waveform:
     rate_hz: int
 
 
-def decode_image(body: bytes, spec: ImageInput) -> NDArray[np.uint8]:
+def decode_image(body: bytes, spec: ImageInput, *, hold: Hold = unbounded) -> NDArray[np.uint8]:
     """Upright RGB pixels, uint8 [height, width, 3]; the first frame of an animation; on white if transparent.
 
-    A large JPEG is decoded at a fraction of its size, at least twice what `spec` resizes it to.
+    A large JPEG is decoded at a fraction of its size, at least twice what `spec` resizes it to. `hold` is
+    entered with the number of pixels while they are decoded.
     Raises UnsupportedMedia, PartTooLarge, ImageTooLarge or InvalidImage.
     """
     _check_bytes(body, limit=spec.max_bytes, part="image", empty=InvalidImage)
@@ -58,7 +60,8 @@ def decode_image(body: bytes, spec: ImageInput) -> NDArray[np.uint8]:
         with Image.open(BytesIO(body), formats=(kind,)) as image:
             _check_pixels(image.size, spec)
             _shrink_on_load(image, at_least=2 * spec.resize)
-            return np.asarray(_to_rgb(_upright(image)))
+            with hold(image.width * image.height):
+                return np.asarray(_to_rgb(_upright(image)))
     except ImageTooLarge:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -12,16 +12,20 @@ from app.bundle.manifest import Manifest, Modality
 
 @dataclass(frozen=True, slots=True)
 class RowOutputs:
-    """One row of the fusion graph's outputs; see `manifest.Fusion` for their meaning."""
+    """One row of the fusion graph's outputs, see `manifest.Fusion`, and of the encoders' before it."""
 
     logits: NDArray[np.float32]  # [labels]
     probabilities: NDArray[np.float32]  # [labels]
     embedding: NDArray[np.float32]  # [embedding]
     modality_probabilities: NDArray[np.float32]  # [modalities, labels]
+    features: tuple[NDArray[np.float32], ...]  # of each modality, in the same order; zeros where it is absent
 
     @property
     def is_finite(self) -> bool:
         return bool(np.isfinite(self.probabilities).all())
+
+    def named_features(self, manifest: Manifest) -> dict[Modality, NDArray[np.float32]]:
+        return dict(zip(manifest.inputs.names, self.features, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,6 +160,16 @@ class Manifest(_Frozen):
             raise ValueError("'calibration' needs one temperature for each subset of the modalities")
         return self
 
+    def encoding_digest(self, modality: Modality) -> bytes:
+        """Of the numbers and files that turn a modality's bytes into features.
+
+        Bundles that share an encoder and its preparation share this digest.
+        """
+        spec = self.inputs.encoder(modality).model_dump(mode="json")
+        paths = [name for name in ("encoder", "tokenizer") if name in spec]
+        told = spec | {name: self.files[spec[name]].sha256 for name in paths} | {"modality": modality}
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).digest()
+
     def named_files(self) -> set[str]:
         """Paths that the manifest refers to by role."""
         named = {self.fusion.graph, self.fusion.fused, self.golden}

@@ -6,7 +6,9 @@ spectrograms and masks are not here but inside the graphs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import soxr
@@ -14,9 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
 
+from app.bundle.budget import Hold, unbounded
 from app.bundle.decode import Waveform, decode_audio, decode_image, decode_text
 from app.bundle.errors import InvalidText, NoModality, UnreadModality
-from app.bundle.manifest import AudioInput, ImageInput, Inputs, TextInput
+from app.bundle.manifest import AudioInput, ImageInput, Inputs, Modality, TextInput
 from app.bundle.sample import InputWarning, RawInputs, Sample
 
 
@@ -76,23 +79,29 @@ class TextPreparer:
 class Preparer:
     """Raw bytes to one Sample for one bundle: decode, then prepare, each modality that is there."""
 
-    def __init__(self, inputs: Inputs, files: Mapping[str, bytes]) -> None:
+    def __init__(self, inputs: Inputs, files: Mapping[str, bytes], *, hold: Hold = unbounded) -> None:
         self._inputs = inputs
+        self._hold = hold
         self._text = TextPreparer(files[inputs.text.tokenizer], inputs.text) if inputs.text else None
         self.vocabulary = self._text.vocabulary if self._text else 0
 
     def __call__(self, raw: RawInputs) -> Sample:
         """Raises InputError: the first part that is wrong, in the order image, text, audio."""
         self._check_present(raw)
+        spent_s: dict[Modality, float] = {}
         image = text = audio = None
         warnings: tuple[InputWarning, ...] = ()
         if raw.image is not None and self._inputs.image is not None:
-            image = prepare_image(decode_image(raw.image, self._inputs.image), self._inputs.image)
+            with _timed(spent_s, "image"):
+                pixels = decode_image(raw.image, self._inputs.image, hold=self._hold)
+                image = prepare_image(pixels, self._inputs.image)
         if raw.text is not None and self._inputs.text is not None and self._text is not None:
-            text, warnings = self._text(decode_text(raw.text, self._inputs.text))
+            with _timed(spent_s, "text"):
+                text, warnings = self._text(decode_text(raw.text, self._inputs.text))
         if raw.audio is not None and self._inputs.audio is not None:
-            audio = prepare_audio(decode_audio(raw.audio, self._inputs.audio), self._inputs.audio)
-        return Sample(image=image, text=text, audio=audio, warnings=warnings)
+            with _timed(spent_s, "audio"):
+                audio = prepare_audio(decode_audio(raw.audio, self._inputs.audio), self._inputs.audio)
+        return Sample(image=image, text=text, audio=audio, warnings=warnings, prepare_s=spent_s)
 
     def _check_present(self, raw: RawInputs) -> None:
         readable = self._inputs.names
@@ -104,6 +113,13 @@ class Preparer:
                 )
         if not raw.present:
             raise NoModality(f"There is nothing to predict from. Send at least one of {_listed(readable)}.")
+
+
+@contextmanager
+def _timed(spent_s: dict[Modality, float], modality: Modality) -> Iterator[None]:
+    started_s = time.perf_counter()
+    yield
+    spent_s[modality] = time.perf_counter() - started_s
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -43,19 +43,27 @@ class InputWarning:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Prepared arrays of one row, without a batch axis. None is absent."""
+    """Prepared arrays of one row, without a batch axis. None is absent.
+
+    A modality that was encoded before comes as its `features` instead; no encoder runs for it again.
+    """
 
     image: NDArray[np.uint8] | None = None  # [height, width, 3]
     text: NDArray[np.int32] | None = None  # [tokens]
     audio: NDArray[np.float32] | None = None  # [samples]
     warnings: tuple[InputWarning, ...] = ()
+    features: Mapping[Modality, NDArray[np.float32]] = field(default_factory=dict)
+    prepare_s: Mapping[Modality, float] = field(default_factory=dict)  # what decoding and preparing took
+
+    def has(self, modality: Modality) -> bool:
+        return getattr(self, modality) is not None or modality in self.features
 
     @property
     def present(self) -> tuple[Modality, ...]:
-        return tuple(name for name in MODALITIES if getattr(self, name) is not None)
+        return tuple(name for name in MODALITIES if self.has(name))
 
     def length(self, modality: Modality) -> int:
-        """Tokens or samples; 1 for an image, whose size is fixed; 0 where the row has none."""
+        """What its encoder reads: tokens or samples; 1 for an image, whose size is fixed; 0 for nothing."""
         array = getattr(self, modality)
         return 0 if array is None else 1 if modality == "image" else len(array)
 
@@ -83,7 +91,7 @@ class Batch:
 def collate(samples: list[Sample], inputs: Inputs) -> Batch:
     """Put samples side by side. The graphs mask padding, so a row answers as it does alone."""
     assert samples, "a batch has at least one row"
-    present = np.array([[sample.length(name) > 0 for name in inputs.names] for sample in samples])
+    present = np.array([[sample.has(name) for name in inputs.names] for sample in samples])
     runs = [run for name in inputs.names for run in _runs(name, samples, inputs)]
     return Batch(size=len(samples), present=present, runs=tuple(runs))
 

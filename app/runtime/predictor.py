@@ -9,11 +9,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from app.bundle.budget import Hold, unbounded
 from app.bundle.folder import Bundle
 from app.bundle.interpret import Prediction, RowOutputs, interpret
 from app.bundle.manifest import Modality
 from app.bundle.prepare import Preparer
-from app.bundle.sample import Batch, EncoderRun, RawInputs, Sample, collate
+from app.bundle.sample import EncoderRun, RawInputs, Sample, collate
 from app.runtime.errors import GraphInvalid, NonFiniteOutput
 from app.runtime.session import Device, Session, open_session
 
@@ -43,38 +44,51 @@ class Predictor:
     """A bundle on a device. `execute` is for one thread at a time; `prepare` for any number."""
 
     def __init__(
-        self, bundle: Bundle, *, encoders: dict[Modality, Session], fusion: Session, device: Device
+        self,
+        bundle: Bundle,
+        *,
+        encoders: dict[Modality, Session],
+        fusion: Session,
+        device: Device,
+        hold: Hold = unbounded,
     ) -> None:
         self.manifest = bundle.manifest
         self.device = device
-        self.prepare = Preparer(bundle.manifest.inputs, bundle.files)
+        self.prepare = Preparer(bundle.manifest.inputs, bundle.files, hold=hold)
         self._encoders = encoders
         self._fusion = fusion
 
     @classmethod
-    def open(cls, bundle: Bundle, *, device: Device, threads: int) -> Self:
-        """Load the graphs of a verified bundle. Raises GraphInvalid or DeviceUnavailable."""
+    def open(cls, bundle: Bundle, *, device: Device, threads: int, hold: Hold = unbounded) -> Self:
+        """Load the graphs of a verified bundle; `hold` bounds the pixels decoded at once.
+
+        Raises GraphInvalid or DeviceUnavailable.
+        """
 
         def session(path: str) -> Session:
             return open_session(bundle.files[path], name=path, device=device, threads=threads)
 
         inputs = bundle.manifest.inputs
         encoders = {name: session(inputs.encoder(name).encoder) for name in inputs.names}
-        return cls(bundle, encoders=encoders, fusion=session(bundle.manifest.fusion.graph), device=device)
+        fusion = session(bundle.manifest.fusion.graph)
+        return cls(bundle, encoders=encoders, fusion=fusion, device=device, hold=hold)
 
     def execute(self, samples: list[Sample]) -> Ran:
         """Each modality costs only the rows that bring it, and those of like length run together."""
         batch = collate(samples, self.manifest.inputs)
-        features = self._no_features(batch)
+        features = self._features(samples)
         parts = [self._encode(run, features) for run in batch.runs]
         started_s = time.perf_counter()
-        fused = self._fusion.run({**features, "present": batch.present})
+        fused = self._fusion.run(
+            {f"{name}_features": vectors for name, vectors in features.items()} | {"present": batch.present}
+        )
         fusion_s = time.perf_counter() - started_s
         parts.append(PartRun("fusion", rows=batch.size, length=1, padding=0, seconds=fusion_s))
-        rows = [RowOutputs(*row) for row in zip(*(fused[name] for name in _OUTPUTS), strict=True)]
-        if len(rows) != len(samples):
+        if any(len(fused[name]) != batch.size for name in _OUTPUTS):
             graph = self.manifest.fusion.graph
-            raise GraphInvalid(f"{graph}: {len(samples)} rows went in, {len(rows)} came out.")
+            raise GraphInvalid(f"{graph}: {batch.size} rows went in, another number came out.")
+        encoded = zip(*features.values(), strict=True)
+        rows = [RowOutputs(*row) for row in zip(*(fused[name] for name in _OUTPUTS), encoded, strict=True)]
         return Ran(rows=rows, parts=tuple(parts))
 
     def run(self, samples: list[Sample]) -> list[RowOutputs]:
@@ -92,18 +106,21 @@ class Predictor:
             raise NonFiniteOutput
         return interpret(outputs, sample.present, self.manifest, top_k=top_k)
 
-    def _no_features(self, batch: Batch) -> dict[str, NDArray[np.float32]]:
-        """Zeros, which fusion masks, for every row and modality."""
+    def _features(self, samples: list[Sample]) -> dict[Modality, NDArray[np.float32]]:
+        """For every row and modality: what came with the row, else zeros, which fusion masks."""
         inputs = self.manifest.inputs
-        return {
-            f"{name}_features": np.zeros((batch.size, inputs.encoder(name).features), np.float32)
-            for name in inputs.names
+        features = {
+            name: np.zeros((len(samples), inputs.encoder(name).features), np.float32) for name in inputs.names
         }
+        for row, sample in enumerate(samples):
+            for name, vector in sample.features.items():
+                features[name][row] = vector
+        return features
 
-    def _encode(self, run: EncoderRun, features: dict[str, NDArray[np.float32]]) -> PartRun:
+    def _encode(self, run: EncoderRun, features: dict[Modality, NDArray[np.float32]]) -> PartRun:
         """Write the run's features into the rows that brought its modality."""
         started_s = time.perf_counter()
         encoded = self._encoders[run.modality].run(run.inputs)["features"]
         seconds = time.perf_counter() - started_s
-        features[f"{run.modality}_features"][run.rows] = encoded
+        features[run.modality][run.rows] = encoded
         return PartRun(run.modality, len(run.rows), run.length, run.padding, seconds)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, field
+from typing import Self, TypeVar
 
 from app.bundle.interpret import Prediction, RowOutputs
+from app.bundle.manifest import Modality
 from app.bundle.sample import InputWarning, RawInputs, Sample
 from app.serving.batcher import Batched, Batcher, Job, Observer
+from app.serving.cache import Encodings, FeatureCache, Lookup
 from app.serving.cost import CostModel
 from app.serving.model import LiveModel
 from app.serving.schedule import Priority, Schedule, Ticket
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class Timings:
     decode_s: float
     queue_s: float
     run_s: float
+    prepare_s: Mapping[Modality, float] = field(default_factory=dict)  # of `decode_s`, by modality
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +50,26 @@ class Answer:
     warnings: tuple[InputWarning, ...]
     timings: Timings
     batch_size: int
+    lookups: Mapping[Modality, Lookup] = field(
+        default_factory=dict
+    )  # of the inputs that were looked for in the cache
 
 
 class Engine:
-    """One executor, and threads that decode for it. An async context manager: leaving answers who is in."""
+    """One executor, and threads that decode for it. An async context manager: leaving answers who is in.
 
-    def __init__(self, limits: Limits, *, decode_threads: int, observer: Observer) -> None:
+    With a cache, rows that ask for it are spared what was encoded before.
+    """
+
+    def __init__(
+        self, limits: Limits, *, decode_threads: int, observer: Observer, cache: FeatureCache | None = None
+    ) -> None:
         schedule: Schedule[Job[Sample, RowOutputs]] = Schedule(
             max_batch_size=limits.max_batch_size, max_rows=limits.max_rows, max_bytes=limits.max_bytes
         )
         self.batcher: Batcher[Sample, RowOutputs] = Batcher(schedule, observer=observer, hang_s=limits.hang_s)
+        self.has_cache = cache is not None
+        self.encodings = Encodings(FeatureCache(max_bytes=0) if cache is None else cache)
         self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
 
     async def __aenter__(self) -> Self:
@@ -79,7 +95,10 @@ class Engine:
 
     async def prepare(self, model: LiveModel, raw: RawInputs) -> Sample:
         """Decode in a thread, so that neither the event loop nor the executor waits for it."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, model.predictor.prepare, raw)
+        return await self.in_thread(model.predictor.prepare, raw)
+
+    async def in_thread(self, function: Callable[[T], U], argument: T) -> U:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, argument)
 
 
 class Place:
@@ -108,16 +127,26 @@ class Place:
                 places.append(Place(self._engine, ticket, self._costs))
             yield places
 
-    async def answer(self, model: LiveModel, raw: RawInputs, *, top_k: int) -> Answer:
-        """Decode, run, interpret. Raises InputError, DeadlineExceeded or NonFiniteOutput."""
-        self._engine.batcher.arrived(self._ticket)
+    async def answer(self, model: LiveModel, raw: RawInputs, *, top_k: int, cached: bool = False) -> Answer:
+        """Decode, run, interpret. Raises InputError, DeadlineExceeded or NonFiniteOutput.
+
+        A row that is `cached` uses and feeds the engine's cache, if there is one.
+        """
+        engine, ticket = self._engine, self._ticket
+        engine.batcher.arrived(ticket)
         started_s = time.perf_counter()
-        sample = await self._engine.prepare(model, raw)
-        decode_s = time.perf_counter() - started_s
-        batched = await self.run(model, sample)
+        keys = await engine.in_thread(model.encoding_keys, raw) if cached and engine.has_cache else {}
+        with engine.encodings.claim(keys, lane=ticket.priority) as claim:
+            await claim.join(timeout_s=engine.batcher.left_s(ticket))
+            rest = claim.rest(raw)
+            is_known = claim.ready and not rest.present
+            sample = claim.complete(Sample() if is_known else await engine.prepare(model, rest))
+            decode_s = time.perf_counter() - started_s
+            batched = await self.run(model, sample)
+            engine.encodings.keep(claim, sample, batched.value.named_features(model.manifest))
         prediction = model.predictor.interpret(batched.value, sample, top_k=top_k)
-        timings = Timings(decode_s=decode_s, queue_s=batched.queue_s, run_s=batched.run_s)
-        return Answer(prediction, batched.value, sample.warnings, timings, batched.batch_size)
+        timings = Timings(decode_s, batched.queue_s, batched.run_s, prepare_s=sample.prepare_s)
+        return Answer(prediction, batched.value, sample.warnings, timings, batched.batch_size, claim.lookups)
 
     async def run(self, model: LiveModel, sample: Sample) -> Batched[RowOutputs]:
         """Run a row that is prepared. Raises DeadlineExceeded, or what the model raised for it."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from app.bundle.budget import Hold, unbounded
 from app.bundle.errors import ManifestInvalid
 from app.bundle.folder import read_bundle
 from app.runtime.golden import golden_samples, replay
@@ -18,8 +19,11 @@ log = logging.getLogger(__name__)
 Loader = Callable[[Path], LiveModel]
 
 
-def loader(*, device: Device, threads: int) -> Loader:
-    """How this server brings a bundle to life. Raises BundleError or RuntimeFault when called."""
+def loader(*, device: Device, threads: int, hold: Hold = unbounded) -> Loader:
+    """How this server brings a bundle to life; `hold` bounds the pixels that all models decode at once.
+
+    What it returns raises BundleError or RuntimeFault.
+    """
 
     def load(path: Path) -> LiveModel:
         bundle = read_bundle(path)
@@ -29,7 +33,7 @@ def loader(*, device: Device, threads: int) -> Loader:
                 f"it belongs to {manifest.name}/{manifest.version}. Put it into the folder of that name.",
                 file=f"{path.parent.name}/{path.name}",
             )
-        predictor = Predictor.open(bundle, device=device, threads=threads)
+        predictor = Predictor.open(bundle, device=device, threads=threads, hold=hold)
         replay(bundle, predictor)
         model = LiveModel(predictor)
         model.warm_up(golden_samples(bundle, predictor))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 
-from app.bundle.manifest import Manifest
-from app.bundle.sample import Sample
+from app.bundle.manifest import Manifest, Modality
+from app.bundle.sample import RawInputs, Sample
 from app.runtime.predictor import Predictor, Ran
 from app.serving.cost import CostModel
 
@@ -19,6 +20,7 @@ class LiveModel:
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
         self.costs = CostModel()
+        self._encodings = {name: self.manifest.encoding_digest(name) for name in self.manifest.inputs.names}
 
     @property
     def manifest(self) -> Manifest:
@@ -30,6 +32,14 @@ class LiveModel:
 
     def execute(self, samples: list[Sample]) -> Ran:
         return self.predictor.execute(samples)
+
+    def encoding_keys(self, raw: RawInputs) -> dict[Modality, bytes]:
+        """For each input that the model reads, what its features depend on and nothing else."""
+        return {
+            name: digest + hashlib.sha256(getattr(raw, name)).digest()
+            for name, digest in self._encodings.items()
+            if name in raw.present
+        }
 
     def cost_s(self, sample: Sample) -> float:
         """What this row adds to a batch, in seconds."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -57,6 +59,8 @@ def test_metrics_count_what_happened(server: Server) -> None:
     assert grown(f'trichord_rows_total{{modalities="image+audio",{model}}}') == 1
     for stage in ("decode", "queue", "run"):
         assert grown(f"trichord_{stage}_seconds_count{{{model}}}") == 1
+    for modality in ("image", "audio"):
+        assert grown(f'trichord_prepare_seconds_count{{modality="{modality}",{model}}}') == 1
     for part, runs in (("image", 1), ("audio", 1), ("fusion", 1)):
         assert grown(f'trichord_part_seconds_count{{model="tiny",part="{part}",version="1"}}') == runs
     assert after['trichord_waiting{priority="interactive"}'] == 0
@@ -85,11 +89,20 @@ def test_request_ids_go_in_and_out(server: Server) -> None:
     assert re.fullmatch(r"[0-9a-f]{32}", forged.headers["x-request-id"])
 
 
+def logged(server: Server, request_id: str) -> dict[str, Any]:
+    """The request's log line, which is written after its answer."""
+    give_up_s = time.monotonic() + 10
+    while time.monotonic() < give_up_s:
+        for line in server.log_lines():
+            if line.get("request_id") == request_id:
+                return line
+    raise TimeoutError(request_id)
+
+
 def test_log_lines_are_json_without_user_data(server: Server) -> None:
     secret = b"my diagnosis is private"
     response = server.predict(RawInputs(text=secret))
-    lines = server.log_lines()
-    [line] = [one for one in lines if one.get("request_id") == response.json()["request_id"]]
+    line = logged(server, response.json()["request_id"])
     assert (line["event"], line["route"], line["status"]) == ("request", "/v1/predict", 200)
     assert b"diagnosis" not in server.log.read_bytes()
 
@@ -128,6 +141,16 @@ def test_openapi_describes_the_form_and_its_refusals(server: Server) -> None:
     document = httpx.get(f"{server.url}/openapi.json").json()
     operation = document["paths"]["/v1/predict"]["post"]
     schema = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(schema["properties"]) == {"image", "text", "audio", "model", "version", "top_k"}
+    assert set(schema["properties"]) == {"image", "text", "audio", "model", "version", "top_k", "cache"}
     assert "no_modality" in operation["responses"]["422"]["description"]
     assert set(operation["responses"]) >= {"200", "400", "404", "413", "415", "422", "500", "503"}
+
+
+def test_every_reference_of_openapi_leads_somewhere(server: Server) -> None:
+    page = httpx.get(f"{server.url}/openapi.json")
+    references = set(re.findall(r'"\$ref": ?"([^"]+)"', page.text))
+    assert references
+    for reference in references:
+        entry = page.json()
+        for step in reference.removeprefix("#/").split("/"):
+            entry = entry[step]

@@ -49,6 +49,8 @@ def test_every_subset_is_answered(
     assert answer["warnings"] == []
     timings = answer["timings_ms"]
     assert set(timings) == {"decode", "queue", "run", "total"}
+    said = dict(one.split(";dur=") for one in response.headers["server-timing"].split(", "))
+    assert {name: float(value) for name, value in said.items()} == timings
     assert timings["total"] >= timings["decode"] + timings["queue"] + timings["run"] - 0.01
 
 

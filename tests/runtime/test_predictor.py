@@ -52,6 +52,39 @@ def test_a_row_answers_in_company_as_it_does_alone(
         np.testing.assert_allclose(together.modality_probabilities, alone.modality_probabilities, atol=1e-5)
 
 
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 10_000), st.sampled_from(SUBSETS), st.sets(st.sampled_from(MODALITIES))),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_features_that_come_with_a_row_answer_as_its_pixels_do(
+    predictor: Predictor, rows: list[tuple[int, tuple[Modality, ...], set[Modality]]]
+) -> None:
+    """Any modalities of any rows may have been encoded before; no encoder sees them again."""
+    samples = [predictor.prepare(tiny.row(seed, subset)) for seed, subset, _ in rows]
+    fresh = predictor.run(samples)
+    ready = []
+    for sample, outputs, (_, subset, known) in zip(samples, fresh, rows, strict=True):
+        features = {
+            name: vector
+            for name, vector in zip(MODALITIES, outputs.features, strict=True)
+            if name in known and name in subset
+        }
+        ready.append(dataclasses.replace(sample, **dict.fromkeys(features), features=features))
+    ran = predictor.execute(ready)
+    for sample, known_sample, expected, outputs in zip(samples, ready, fresh, ran.rows, strict=True):
+        assert known_sample.present == sample.present
+        np.testing.assert_allclose(outputs.probabilities, expected.probabilities, atol=1e-6)
+        np.testing.assert_allclose(outputs.embedding, expected.embedding, atol=1e-6)
+    encoded = {part.part: 0 for part in ran.parts}
+    for part in ran.parts:
+        encoded[part.part] += part.rows
+    for name in MODALITIES:
+        assert encoded.get(name, 0) == sum(getattr(sample, name) is not None for sample in ready)
+
+
 def test_a_row_that_is_not_a_number_harms_no_other(bundle: Bundle) -> None:
     """The encoder divides by the colour of the picture: black has no answer."""
     dividing = tiny.graph(tiny.IMAGE_GRAPH.replace("Div (mean, scale)", "Div (mean, mean)"))

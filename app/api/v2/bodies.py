@@ -4,34 +4,25 @@ from __future__ import annotations
 
 import json
 import zlib
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api import bodies
 from app.api.errors import Refusal
+from app.api.strict_json import parse_json
 
-# JSON is parsed and written on the event loop. That takes 0.3 us a value and nothing for a long string, so
-# these many values are 0.1 s; larger tensors travel as binary.
-JSON_VALUES: Final = 2**18
 _JSON_BYTES: Final = 16 * 2**20
 _WINDOWS: Final = {"gzip": 31, "deflate": 15}  # zlib's wbits; deflate is the zlib format (RFC 9110, 8.4.1.2)
 _WORTH_COMPRESSING: Final = 1024
-
-
-def announced_bytes(request: Request, *, most: int) -> int:
-    """How much the body will take, as its header says, or the most allowed. Raises Refusal body_too_large."""
-    announced = int(request.headers.get("content-length", most))
-    if announced > most:
-        raise _too_large(most)
-    return announced
 
 
 async def read_body(request: Request, *, most: int) -> bytes:
     """The body, decompressed. Raises Refusal: body_too_large, or bad_request for a broken compression."""
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding == "identity":
-        return await _read_plain(request, most=most)
+        return await bodies.read_body(request, most=most)
     if encoding not in _WINDOWS:
         raise Refusal("bad_request", "A body is compressed with gzip or deflate, or not at all.")
     decoder = zlib.decompressobj(_WINDOWS[encoding])
@@ -42,7 +33,7 @@ async def read_body(request: Request, *, most: int) -> bytes:
         except zlib.error as error:
             raise _broken(encoding) from error
         if len(body) > most:
-            raise _too_large(most)
+            raise bodies.too_large(most)
     if not decoder.eof or decoder.unused_data:
         raise _broken(encoding)
     return bytes(body)
@@ -50,15 +41,11 @@ async def read_body(request: Request, *, most: int) -> bytes:
 
 def load_json(text: bytes) -> Any:
     """Strict JSON of bounded size and depth. Raises Refusal bad_request or body_too_large."""
-    if len(text) > _JSON_BYTES or sum(map(text.count, (b",", b"[", b"{"))) > JSON_VALUES:
-        message = (
-            f"The JSON has more than {_JSON_BYTES} bytes or {JSON_VALUES} values. Send tensors as binary."
+    if len(text) > _JSON_BYTES:
+        raise Refusal(
+            "body_too_large", f"The JSON has more than {_JSON_BYTES} bytes. Send tensors as binary."
         )
-        raise Refusal("body_too_large", message)
-    try:
-        return json.loads(text.decode(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise Refusal("bad_request", "The JSON cannot be parsed, or is nested too deeply.") from error
+    return parse_json(text)
 
 
 def dump_json(content: object) -> bytes:
@@ -75,17 +62,6 @@ def respond(request: Request, body: bytes, headers: dict[str, str]) -> Response:
     return Response(body, headers=headers | {"Vary": "Accept-Encoding"})
 
 
-async def _read_plain(request: Request, *, most: int) -> bytes:
-    chunks: list[bytes] = []
-    received = 0
-    async for chunk in request.stream():
-        received += len(chunk)
-        if received > most:
-            raise _too_large(most)
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
 def _accepted(header: str) -> str | None:
     """The first encoding of ours that the header names and does not rule out with q=0."""
     for choice in header.lower().split(","):
@@ -93,14 +69,6 @@ def _accepted(header: str) -> str | None:
         if name in _WINDOWS and weight.replace(" ", "").rstrip("0") not in ("q=", "q=0."):
             return name
     return None
-
-
-def _refuse_constant(_: str) -> NoReturn:
-    raise ValueError("NaN and infinity are not JSON")
-
-
-def _too_large(most: int) -> Refusal:
-    return Refusal("body_too_large", f"The body has more than {most} bytes. Send fewer rows at once.")
 
 
 def _broken(encoding: str) -> Refusal:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from app.api.errors import Refusal
-from app.api.v2.bodies import JSON_VALUES, dump_json
+from app.api.strict_json import JSON_VALUES
+from app.api.v2.bodies import dump_json
 from app.api.v2.requests import HEADER, OUTPUTS, Asked, WantedOutput
 from app.api.v2.tensors import Tensor, datatype_of, to_binary, to_json
 from app.bundle.interpret import RowOutputs

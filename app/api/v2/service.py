@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from app.api.bodies import announced_bytes
 from app.api.deadline import Patience
 from app.api.engine_metrics import count_answer
 from app.api.leaving import unless_gone
-from app.api.v2.bodies import announced_bytes, read_body
+from app.api.v2.bodies import read_body
 from app.api.v2.rows import Row, answer_rows
 from app.metrics import Metrics
 from app.serving.engine import Answer, Engine

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.api.errors import Refusal
-from app.api.v2.bodies import JSON_VALUES
+from app.api.strict_json import JSON_VALUES
 from app.api.v2.outputs import check_json_size, encode_answer
 from app.api.v2.requests import OUTPUTS, Asked, WantedOutput
 from app.bundle.folder import Bundle
