@@ -45,8 +45,9 @@ openapi: $(VENV)/.dev ## write docs/openapi.json as the server now says it
 serve: $(VENV)/.serve ## serve ./models (TRICHORD_PORT=8000, TRICHORD_HOST=127.0.0.1)
 	exec $(BIN)/trichord serve
 
+# Threads that wait for each other must not spin: beside other work that takes twice the time.
 train: $(VENV)/.dev ## train, evaluate, export, verify: RECIPE=digits DATA=dir OUT=dir
-	$(BIN)/python -m training train $(RECIPE) --out $(OUT) $(if $(DATA),--data $(DATA))
+	OMP_WAIT_POLICY=passive $(BIN)/python -m training train $(RECIPE) --out $(OUT) $(if $(DATA),--data $(DATA))
 
 export: $(VENV)/.dev ## export OUT's checkpoint again as a bundle: RECIPE=digits OUT=dir
 	$(BIN)/python -m training export $(RECIPE) --out $(OUT) $(if $(DATA),--data $(DATA))

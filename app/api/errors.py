@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final
@@ -91,10 +91,7 @@ _CODES: Final[Mapping[type[Exception], str]] = MappingProxyType(
 
 METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _HTTP_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
-
-
-# statuses that say when to come back
-WAITS: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+WAITS: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)  # these say when to come back
 
 
 class Refusal(Exception):
@@ -109,7 +106,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An error as the catalogue knows it. `retry_after_s` goes, in whole seconds, with every 429 and 503."""
+    """An error as the catalogue knows it. `retry_after_s` goes out, as whole seconds, with a 429 or 503."""
 
     code: str
     detail: str
@@ -169,8 +166,7 @@ def _answer(request: Request, fault: Fault) -> Response:
 
 def document(fault: Fault, *, request_id: str) -> str:
     """The body of a problem."""
-    body = Problem(**dict(row_problem(fault)), request_id=request_id)
-    return body.model_dump_json(exclude_none=True)
+    return Problem(**dict(row_problem(fault)), request_id=request_id).model_dump_json(exclude_none=True)
 
 
 def install(app: FastAPI) -> None:
@@ -196,19 +192,14 @@ def install(app: FastAPI) -> None:
 
     def gone(request: Request, error: Exception) -> Response:
         """For the log and the metrics; the client is gone, or has its answer from the guard."""
-        refused = getattr(request.state, "refused", None)
-        return _answer(request, Fault(refused, "The guard said it.") if refused else fault(error))
+        code = getattr(request.state, "refused", None)
+        return _answer(request, replace(fault(error), code=code) if code else fault(error))
 
-    for kind in (
-        bundle.InputError,
-        serving.ServingError,
-        Refusal,
-        runtime.NonFiniteOutput,
-    ):
+    for kind in (bundle.InputError, serving.ServingError, Refusal, runtime.NonFiniteOutput):
         app.add_exception_handler(kind, known)
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(HTTPException, routing)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(ClientDisconnect, gone)
 
 
 def _methods(request: Request) -> list[str]:

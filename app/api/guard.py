@@ -28,7 +28,7 @@ from app.api.stopping import Stopping
 
 BODY_BYTES_PER_S = 50_000  # a poor mobile uplink
 LINGER_S = 2.0  # closing at once while bytes arrive would reset the connection before its answer is read
-SLOW_READER_S = 10.0  # for a client that does not take its answer
+SLOW_READER_S = 60.0  # for a client that does not take its answer; a stream goes at its reader's pace
 LAST_WORDS_S = 0.2  # when stopping, for a request that is on its way already
 _SPARE_CONNECTIONS = 64  # beyond the cap, connections are still told why before they close
 

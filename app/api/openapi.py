@@ -7,7 +7,7 @@ one schema of a problem instead of a copy at every answer.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -94,30 +94,37 @@ def _add_answers(responses: Document, anywhere: Sequence[str]) -> None:
 def _bound_form(operation: Document, manifests: Sequence[Manifest]) -> None:
     """What the form's schema says is accepted, some live model accepts."""
     form = operation.get("requestBody", {}).get("content", {}).get("multipart/form-data")
-    if form is None or not manifests:
+    # A form of many rows is not bounded: a pattern names its parts.
+    if form is None or not manifests or not form["schema"]["properties"].keys() & set(MODALITIES):
         return
     properties = form["schema"]["properties"]
-    bounds = _bounds(manifests)
-    for absent in set(MODALITIES) - set(bounds):
-        properties.pop(absent, None)
-    for name in set(properties) & set(bounds):
-        properties[name] |= bounds[name]
-    media = [name for name in MODALITIES if name in properties]
-    if media:  # none are in a form of many rows, which are judged one by one
-        form["schema"]["not"] = {"properties": dict.fromkeys(media, False)}
-        form["encoding"] = {name: {"contentType": _KINDS[name]} for name in media if name in _KINDS}
+    most = _most_bytes(manifests)
+    for name in MODALITIES:
+        if name in most:
+            properties[name]["x-max-bytes"] = most[name]
+        else:
+            properties.pop(name, None)
+    for field, bounds in _bounds(manifests).items():
+        if field in properties:
+            properties[field] |= bounds
+    form["schema"]["not"] = {"properties": dict.fromkeys(most, False)}
+    form["encoding"] = {name: {"contentType": _KINDS[name]} for name in most if name in _KINDS}
 
 
-def _bounds(manifests: Sequence[Manifest]) -> dict[str, Document]:
-    """By field: as much as the most generous live model takes."""
-    max_bytes: dict[str, int] = {}
-    for inputs in (manifest.inputs for manifest in manifests):
-        for name in inputs.names:
-            max_bytes[name] = max(max_bytes.get(name, 0), inputs.encoder(name).max_bytes)
-    bounds: dict[str, Document] = {name: {"x-max-bytes": most} for name, most in max_bytes.items()}
+def _most_bytes(manifests: Sequence[Manifest]) -> dict[str, int]:
+    """Of each modality that a live model reads, in their order: what the most generous one reads."""
+    each = [manifest.inputs for manifest in manifests]
+    return {
+        name: max(inputs.encoder(name).max_bytes for inputs in each if name in inputs.names)
+        for name in MODALITIES
+        if any(name in inputs.names for inputs in each)
+    }
+
+
+def _bounds(manifests: Sequence[Manifest]) -> Mapping[str, Document]:
     characters = [one.inputs.text.max_characters for one in manifests if one.inputs.text]
-    if characters:
-        bounds["text"] |= {"maxLength": max(characters), "pattern": _WORDS, "examples": ["sept"]}
-    bounds["model"] = {"pattern": "^[a-z0-9][a-z0-9_-]{0,62}$"}
-    bounds["top_k"] = {"maximum": max(len(manifest.labels) for manifest in manifests)}
-    return bounds
+    return {
+        "text": {"maxLength": max(characters, default=1), "pattern": _WORDS, "examples": ["sept"]},
+        "model": {"pattern": "^[a-z0-9][a-z0-9_-]{0,62}$"},
+        "top_k": {"maximum": max(len(manifest.labels) for manifest in manifests)},
+    }
