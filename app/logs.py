@@ -10,6 +10,9 @@ import sys
 from typing import Literal
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
+
+_TRACEBACK = ExceptionDictTransformer(show_locals=False)  # locals are requests, with their keys and inputs
 
 
 def configure(*, style: Literal["auto", "json", "console"], level: str) -> None:
@@ -22,7 +25,7 @@ def configure(*, style: Literal["auto", "json", "console"], level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last: list[structlog.types.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [structlog.processors.ExceptionRenderer(_TRACEBACK), structlog.processors.JSONRenderer()]
         if as_json
         else [structlog.dev.ConsoleRenderer()]
     )
@@ -34,8 +37,8 @@ def configure(*, style: Literal["auto", "json", "console"], level: str) -> None:
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.captureWarnings(capture=True)
-    # They warn of every malformed request, with its bytes; we log each refusal ourselves, without.
-    for name in ("python_multipart", "uvicorn.error"):
+    # They warn of every malformed request, some with its bytes; we log each refusal ourselves, without.
+    for name in ("python_multipart", "app.api.guard"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 

@@ -116,12 +116,6 @@ def create_app(
     return app
 
 
-def _cache(settings: Settings, metrics: Metrics) -> FeatureCache | None:
-    if not settings.cache_megabytes:
-        return None
-    return FeatureCache(max_bytes=settings.cache_megabytes * 2**20, evicted=metrics.cache_evictions.inc)
-
-
 def _protection(settings: Settings, metrics: Metrics, stopping: Stopping) -> Protection:
     per_s, path = settings.requests_per_second, settings.api_keys_file
     return Protection(
@@ -131,3 +125,9 @@ def _protection(settings: Settings, metrics: Metrics, stopping: Stopping) -> Pro
         rate=Rate(per_s / settings.workers) if per_s else None,
         cors_origins=settings.cors_origins,
     )
+
+
+def _cache(settings: Settings, metrics: Metrics) -> FeatureCache | None:
+    if not settings.cache_megabytes:
+        return None
+    return FeatureCache(max_bytes=settings.cache_megabytes * 2**20, evicted=metrics.cache_evictions.inc)

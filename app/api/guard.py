@@ -15,6 +15,7 @@ connections would hold all of its files. Time between requests stays on uvicorn'
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -59,6 +60,7 @@ class Guarded(HttpToolsProtocol):
         self, *, limits: ConnectionLimits, stopping: Stopping, refused: Callable[[str], None], **given: Any
     ) -> None:
         super().__init__(**given)
+        self.logger = logging.getLogger(__name__)  # apart from uvicorn's, whose life is worth a line
         self._limits = limits
         self._stopping = stopping
         self._refused = refused

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -114,6 +116,23 @@ def test_the_log_names_the_key_and_never_holds_it(guarded: Guarded) -> None:
     assert line["key"] == "app"
     log = guarded.server.log.read_text()
     assert not any(key in log for key in (*guarded.keys.values(), "tri_wrong"))
+
+
+def test_a_traceback_in_the_log_holds_no_variables() -> None:
+    """They would be requests, with their keys."""
+    code = """
+import logging
+from app.logs import configure
+configure(style="json", level="info")
+authorization = "tri_" + "secret"
+try:
+    1 / 0
+except ZeroDivisionError:
+    logging.getLogger("app").exception("request failed")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "ZeroDivisionError" in done.stderr
+    assert "tri_secret" not in done.stderr
 
 
 def test_keys_are_rotated_while_requests_flow(models_dir: Path, tmp_path: Path) -> None:
