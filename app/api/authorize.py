@@ -69,6 +69,9 @@ class Authorize:
 
 
 def _presented(headers: Headers) -> bytes:
-    kind, _, token = headers.get("authorization", "").partition(" ")
-    given = token.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
-    return given.encode("latin-1")
+    """The key; of two that are given, the one in Authorization, whatever is wrong with it."""
+    said = headers.get("authorization")
+    if said is None:
+        return headers.get("x-api-key", "").encode("latin-1")
+    kind, _, token = said.partition(" ")
+    return token.strip().encode("latin-1") if kind.lower() == "bearer" else b""

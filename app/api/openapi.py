@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from app.api.authorize import needed
 from app.api.errors import CATALOGUE, WAITS
 from app.api.schemas import Problem
-from app.api.v2.errors import speaks_protocol
+from app.api.v2.errors import refusals, speaks_protocol
 from app.bundle.manifest import MODALITIES, Manifest
 from app.serving.repository import Repository
 
@@ -66,8 +66,12 @@ def described(plain: Document, manifests: Sequence[Manifest], *, has_keys: bool)
         is_keyed = has_keys and needed(path) is not None
         if is_keyed:
             operation["security"] = [{scheme: []} for scheme in _SCHEMES]
+        responses = operation["responses"]
         if not speaks_protocol(path):
-            _add_answers(operation["responses"], (*_ANYWHERE, *_KEYED) if is_keyed else _ANYWHERE)
+            _add_answers(responses, (*_ANYWHERE, *_KEYED) if is_keyed else _ANYWHERE)
+        elif is_keyed:
+            for status, answer in refusals(*(CATALOGUE[code].status for code in _KEYED)).items():
+                responses.setdefault(str(status), answer)
     return document
 
 

@@ -97,6 +97,9 @@ def test_a_key_is_given_as_bearer_or_as_a_header_of_its_own(guarded: Guarded) ->
         response = guarded.ask("GET", "/v1/models", **headers)
         assert (response.status_code, response.json()["code"]) == (401, "unauthorized")
         assert response.headers["www-authenticate"] == "Bearer"
+        assert guarded.ask("GET", "/v1/models", "app", **headers).status_code == 401, (
+            "a wrong one is not passed over"
+        )
 
 
 def test_a_body_without_a_key_is_not_asked_for(guarded: Guarded) -> None:
