@@ -33,7 +33,8 @@ def checked(document: str, *, key: str, examples: int, folder: Path) -> str:
     """What schemathesis says of a server that it finds no fault with."""
     command = [
         str(Path(sys.executable).with_name("schemathesis")), "--no-color", "--config-file", str(CONFIG),
-        "run", document, "--header", f"X-API-Key: {key}", "--checks", "all", "--continue-on-failure",
+        "run", document, "--header", f"Authorization: Bearer {key}", "--header", f"X-API-Key: {key}",
+        "--checks", "all", "--continue-on-failure",
         "--seed", "1", "--max-examples", str(examples), "--generation-database", "none",
     ]  # fmt: skip
     done = subprocess.run(
