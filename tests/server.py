@@ -68,7 +68,7 @@ def free_port() -> int:
 def serving(models_dir: Path, **settings: object) -> Iterator[Server]:
     """`trichord serve` over a models folder until the block ends; `settings` become TRICHORD_ variables."""
     port = free_port()
-    given = {"port": port, "models_dir": models_dir, "log_format": "json", **settings}
+    given = {"port": port, "models_dir": models_dir, "log_format": "json", "workers": 1, **settings}
     environment = {f"TRICHORD_{name.upper()}": str(value) for name, value in given.items()}
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch, "log")
