@@ -124,6 +124,10 @@ class Connection:
         self._writer.close()
         await self._writer.wait_closed()
 
+    @property
+    def is_closed(self) -> bool:
+        return self._reader.at_eof()
+
     async def ask(self, request: bytes) -> tuple[int, dict[str, object]]:
         status, answer, _ = await self.ask_all(request)
         return status, answer

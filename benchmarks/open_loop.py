@@ -86,6 +86,8 @@ async def _one(
 ) -> None:
     """Use an idle connection or a new one, and give it back."""
     started_s = time.perf_counter()
+    while pool and pool[-1].is_closed:  # by the server, which ends what has been idle for long
+        pool.pop()
     connection = pool.pop() if pool else await Connection.open(port)
     try:
         status, answer, headers = await connection.ask_all(request)
