@@ -6,6 +6,7 @@ where only trichord[cpu] is installed.
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import ExitStack
 from pathlib import Path
@@ -78,11 +79,17 @@ def _workers(settings: Any, listeners: list[socket.socket]) -> int:
         own = [_listen(settings.host, port, is_shared=True) for port in ports]
         return _work(settings, own, shared=folder, slot=slot)
 
-    with TemporaryDirectory(prefix="trichord-") as name, ExitStack() as closing:
+    with TemporaryDirectory(prefix="trichord-", dir=_memory_folder()) as name, ExitStack() as closing:
         folder = Path(name)
         for listener in reserved:
             closing.enter_context(listener)
         return Workers(settings.workers, work, lost=lambda slot: forget(folder, slot)).run()
+
+
+def _memory_folder() -> str | None:
+    """Where files are memory, if there is such a place: a container's disk may be read-only."""
+    shared_memory = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
+    return str(shared_memory) if os.access(shared_memory, os.W_OK) else None
 
 
 def _work(settings: Any, listeners: list[socket.socket], *, shared: Path | None = None, slot: int = 0) -> int:

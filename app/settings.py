@@ -10,8 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-_CORES_OF_A_WORKER = 4  # measured on two: a second worker beside one costs a tenth there
-
 
 def _usable_cores() -> int:
     """Cores that this process may use; a container may see more than it is allowed."""
@@ -19,10 +17,13 @@ def _usable_cores() -> int:
 
 
 def _fitting_workers(given: dict[str, Any]) -> int:
-    """One event loop keeps about four cores busy; a GPU belongs to one process."""
-    device = given.get("device", "auto")
+    """One for each of a few cores, then one for four; a GPU belongs to one process.
+
+    Python runs one thread at a time, so a single process leaves a second core half idle.
+    """
+    device, cores = given.get("device", "auto"), _usable_cores()
     is_cpu = device == "cpu" or (device == "auto" and not _has_gpu_runtime())
-    return max(1, _usable_cores() // _CORES_OF_A_WORKER) if is_cpu else 1
+    return max(min(cores, 4), cores // 4) if is_cpu else 1
 
 
 def _has_gpu_runtime() -> bool:
@@ -43,6 +44,11 @@ def share_metrics_in(folder: Path) -> None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)  # noqa: TID251 - this is that file
 
 
+def _decoders(given: dict[str, Any]) -> int:
+    """One more than this process has cores: between native steps a decoder waits for the interpreter."""
+    return _share_of_cores(given) + 1
+
+
 class Settings(BaseSettings):
     """Each field is the environment variable TRICHORD_<NAME>."""
 
@@ -59,18 +65,18 @@ class Settings(BaseSettings):
         "latest", description="Versions served of a model that has no serving.json: latest or all."
     )
     poll_seconds: Annotated[float, Field(ge=0)] = Field(
-        5.0, description="How often the models folder is looked at for changes; 0 for never."
+        1.0, description="How often the models folder is looked at for changes; 0 for never."
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     workers: Annotated[int, Field(ge=1, le=256)] = Field(
         default_factory=_fitting_workers,
-        description="Processes that share the port: one for four cores, or one alone beside a GPU.",
+        description="Processes that share the port: one for a core up to four, or one alone beside a GPU.",
     )
     threads: Annotated[int, Field(ge=1)] = Field(
         default_factory=_share_of_cores, description="CPU threads that run one operator of a graph."
     )
     decode_threads: Annotated[int, Field(ge=1)] = Field(
-        default_factory=_share_of_cores, description="Threads that decode images, sounds and texts."
+        default_factory=_decoders, description="Threads that decode images, sounds and texts."
     )
     max_batch_size: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="Most rows in one run.")
     max_rows: Annotated[int, Field(ge=1)] = Field(

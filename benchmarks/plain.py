@@ -41,7 +41,7 @@ def main() -> None:
     rows = full_rows(given.models)
     ours, plain = [], []
     for _ in range(_TURNS):
-        with serving(given.models, log_level="warning") as server:
+        with serving(given.models, workers=None, log_level="warning") as server:
             ours.append(_load(server.port, rows, given))
         with _plain(given.models) as port:
             plain.append(_load(port, rows, given))

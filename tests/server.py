@@ -69,7 +69,8 @@ def serving(models_dir: Path, **settings: object) -> Iterator[Server]:
     """`trichord serve` over a models folder until the block ends; `settings` become TRICHORD_ variables."""
     port = free_port()
     given = {"port": port, "models_dir": models_dir, "log_format": "json", "workers": 1, **settings}
-    environment = {f"TRICHORD_{name.upper()}": str(value) for name, value in given.items()}
+    said = {name: value for name, value in given.items() if value is not None}  # None: the default
+    environment = {f"TRICHORD_{name.upper()}": str(value) for name, value in said.items()}
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch, "log")
         with log.open("wb") as stderr:

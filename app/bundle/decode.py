@@ -6,6 +6,7 @@ sender writes beside the bytes are not looked at. Resizing, resampling and token
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Final
@@ -28,6 +29,8 @@ from app.bundle.errors import (
 )
 from app.bundle.manifest import AudioInput, ImageInput, Modality, TextInput
 from app.bundle.wav import is_wav, parse_wav
+
+log = logging.getLogger(__name__)
 
 _MAX_SIDE: Final = 16_384  # a strip of one pixel by a million passes any pixel count
 _RATES_HZ: Final = range(4_000, 192_001)
@@ -164,12 +167,15 @@ def _shrink_on_load(image: Image.Image, *, at_least: int) -> None:
 def _upright(image: Image.Image) -> Image.Image:
     image.load()
     try:
-        return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
     except Exception:  # broken EXIF says nothing about which way is up; the pixels are fine
-        return image
+        log.debug("an image's EXIF cannot be read")
+    return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
