@@ -25,6 +25,7 @@ from app.api.protection import Protection
 from app.api.service import Service
 from app.api.stopping import Stopping
 from app.api.stream import stream_router
+from app.api.tracing import TELEMETRY
 from app.api.v2.routes import protocol_router
 from app.api.v2.service import Limits as RequestLimits
 from app.api.v2.service import Service as ProtocolService
@@ -82,6 +83,7 @@ def create_app(
         lifespan=lifespan,
         redoc_url=None,
         static_url="/docs-static",
+        telemetry=TELEMETRY,
     )
     patience = Patience(default_s=settings.deadline_seconds, most_s=settings.max_deadline_seconds)
     service = Service(engine, repository, metrics, patience)

@@ -11,6 +11,7 @@ from app.api.deadline import Patience
 from app.api.engine_metrics import count_answer
 from app.api.errors import Refusal
 from app.api.parameters import Parameters, read_priority
+from app.api.tracing import note_answer
 from app.bundle.manifest import MODALITIES
 from app.bundle.sample import RawInputs
 from app.metrics import Metrics
@@ -77,4 +78,5 @@ class Service:
         """The answer to one row, counted. Raises what Place.answer raises."""
         answer = await place.answer(question.model, raw, top_k=question.top_k, cached=question.cached)
         count_answer(self.metrics, question.model, answer)
+        note_answer(question.model, answer)
         return answer
