@@ -86,6 +86,15 @@ def _workers(settings: Any, listeners: list[socket.socket]) -> int:
         return Workers(settings.workers, work, lost=lambda slot: forget(folder, slot)).run()
 
 
+def _is_first_to_say(shared: Path) -> bool:
+    """Workers that cannot start have the same reason, and one of them is enough to tell it."""
+    try:
+        (shared / "said").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
 def _memory_folder() -> str | None:
     """Where files are memory, if there is such a place: a container's disk may be read-only."""
     shared_memory = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
@@ -124,7 +133,8 @@ def _work(settings: Any, listeners: list[socket.socket], *, shared: Path | None 
         repository.start()
         serve(repository, settings, *listeners, metrics=Metrics(shared=shared))
     except (RuntimeFault, NoLiveModel, KeysInvalid) as error:
-        typer.echo(f"trichord: {error}", err=True)
+        if shared is None or _is_first_to_say(shared):
+            typer.echo(f"trichord: {error}", err=True)
         return _CANNOT_START
     return 0
 

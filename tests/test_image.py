@@ -259,7 +259,8 @@ def container_serving(
 ) -> Iterator[tuple[Server, int]]:
     """The image's own command as its own user, on a free port; and the process id of the server."""
     port = free_port()
-    options = ["--env", f"TRICHORD_PORT={port}", *(f"--volume={volume}" for volume in volumes)]
+    alone = ["--env", "TRICHORD_WORKERS=1"]  # so that the process at the end of the chain is the server
+    options = ["--env", f"TRICHORD_PORT={port}", *alone, *(f"--volume={volume}" for volume in volumes)]
     command = [REPOSITORY / "deploy" / "buildah.sh", "run", *options, container, "--"]
     log = tmp_path / "log"
     with log.open("wb") as stderr:
