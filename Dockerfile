@@ -9,7 +9,8 @@ ARG PYTHON_IMAGE=docker.io/library/python:3.11-slim-bookworm
 # --- build: dependencies and the project apart, so that a change of code ships a small layer ----------
 
 FROM ${PYTHON_IMAGE} AS build
-ENV PIP_CONFIG_FILE=/run/secrets/pip-env.conf \
+ENV PIP_CACHE_DIR=/var/cache/pip \
+    PIP_CONFIG_FILE=/run/secrets/pip-env.conf \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
 # pip has an environment of its own; the one that ships has no installer in it.
@@ -22,14 +23,14 @@ FROM build AS dependencies-cpu
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     --mount=type=secret,id=pip-env.conf \
     --mount=type=secret,id=ca.pem \
-    --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=cache,target=/var/cache/pip \
     /opt/pip/bin/pip --python /opt/trichord/bin/python install '.[serve,cpu]' --constraint constraints.txt
 
 FROM build AS dependencies-gpu
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     --mount=type=secret,id=pip-env.conf \
     --mount=type=secret,id=ca.pem \
-    --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=cache,target=/var/cache/pip \
     /opt/pip/bin/pip --python /opt/trichord/bin/python install '.[serve,gpu]' --constraint constraints.txt
 
 FROM build AS project
@@ -37,7 +38,7 @@ COPY . .
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     --mount=type=secret,id=pip-env.conf \
     --mount=type=secret,id=ca.pem \
-    --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=cache,target=/var/cache/pip \
     /opt/pip/bin/pip --python /opt/trichord/bin/python install . --no-deps --no-warn-script-location --root /out
 
 # --- what ships ------------------------------------------------------------------------------------

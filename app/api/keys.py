@@ -88,7 +88,7 @@ class KeyFile:
         try:
             self._keys = _read(self._path)
         except KeysInvalid as error:
-            log.error("the key file changed, but the keys stay: %s", error)  # noqa: TRY400
+            log.error("the key file changed, but the keys stay: %s", error)  # noqa: TRY400 - one line, no traceback
         else:
             log.info("keys read", extra={"keys": len(self._keys)})
 
