@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from training.calibrate.conformal import Conformal
+from training.calibrate.model import METHOD, Calibrated
+from training.calibrate.sets import SetsOf
 from training.model import Model
 from training.recipe import Recipe
 
@@ -28,8 +31,8 @@ class Checkpoint:
     """A trained and calibrated model. `run` and `metrics` become the manifest's `training` and `metrics`."""
 
     model: Model
-    tokenizer_json: bytes
-    temperatures: dict[str, float]
+    tokenizer_json: bytes | None  # None of a model that reads no texts
+    calibrated: Calibrated
     run: dict[str, Any]
     metrics: dict[str, Any]
 
@@ -37,8 +40,9 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file(checkpoint.model.state_dict(), folder / WEIGHTS_FILE)
-    (folder / TOKENIZER_FILE).write_bytes(checkpoint.tokenizer_json)
-    run = {"temperatures": checkpoint.temperatures, "run": checkpoint.run}
+    if checkpoint.tokenizer_json is not None:
+        (folder / TOKENIZER_FILE).write_bytes(checkpoint.tokenizer_json)
+    run = {"calibrated": asdict(checkpoint.calibrated), "run": checkpoint.run}
     (folder / RUN_FILE).write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
     (folder / METRICS_FILE).write_text(json.dumps(checkpoint.metrics, indent=1) + "\n", encoding="utf-8")
 
@@ -46,23 +50,39 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 def load_checkpoint(folder: Path, recipe: Recipe) -> Checkpoint:
     """Raises CheckpointInvalid: not there, or of another shape than the recipe."""
     try:
-        tokenizer_json = (folder / TOKENIZER_FILE).read_bytes()
+        tokenizer_json = (folder / TOKENIZER_FILE).read_bytes() if recipe.inputs.text else None
         record = json.loads((folder / RUN_FILE).read_bytes())
         metrics = json.loads((folder / METRICS_FILE).read_bytes())
+        calibrated = _calibrated(record["calibrated"])
         model = Model(recipe, vocabulary=vocabulary_size(tokenizer_json))
+        if calibrated.conformal is not None:
+            thresholds = calibrated.conformal.thresholds(METHOD)
+            model.sets = SetsOf(thresholds, method=METHOD, modalities=model.names)
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError) as error:
         raise CheckpointInvalid(
             f"{folder} holds no checkpoint of recipe {recipe.name}. Train it there first."
         ) from error
     return Checkpoint(
         model=model.eval(),
         tokenizer_json=tokenizer_json,
-        temperatures=record["temperatures"],
+        calibrated=calibrated,
         run=record["run"],
         metrics=metrics,
     )
 
 
-def vocabulary_size(tokenizer_json: bytes) -> int:
+def vocabulary_size(tokenizer_json: bytes | None) -> int | None:
+    if tokenizer_json is None:
+        return None
     return Tokenizer.from_buffer(tokenizer_json).get_vocab_size()
+
+
+def _calibrated(record: dict[str, Any]) -> Calibrated:
+    conformal = record["conformal"]
+    return Calibrated(
+        temperatures=record["temperatures"],
+        modality_temperatures=record["modality_temperatures"],
+        prior=tuple(record["prior"]),
+        conformal=Conformal(**conformal) if conformal is not None else None,
+    )

@@ -1,7 +1,7 @@
 """The whole model, and the view of it that is exported.
 
-`Model` is what training optimises. `Fusing` and `Answering` are the two graphs with a presence mask that a
-bundle holds: they divide by the temperatures and give what `app.bundle.manifest.Fusion` promises.
+`Model` is what training optimises. `Encoding` and `Fusing` are the graphs that a bundle holds: the latter
+divides by the temperatures and gives what `app.bundle.manifest.Fusion` promises.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from app.bundle.manifest import MODALITIES, Modality, subset_name, subsets
-from training.encoders import AudioEncoder, ImageEncoder, TextEncoder
-from training.fusion import ConcatFusion, Fused
+from app.bundle.manifest import Modality
+from training.batch import Batch
+from training.calibrate.sets import SetsOf
+from training.encoders.build import build_encoder
+from training.encoders.contract import Encoded, Encoder
+from training.fusion.build import build_fusion
+from training.fusion.contract import Fused
 from training.recipe import Recipe
-
-SUBSETS = subsets(MODALITIES)
+from training.subsets import mask_number
 
 
 class Answers(NamedTuple):
@@ -26,65 +29,106 @@ class Answers(NamedTuple):
     probabilities: Tensor
     embedding: Tensor
     modality_probabilities: Tensor
+    prediction_set: Tensor | None  # of models without conformal thresholds there is none
 
 
 class Model(nn.Module):
-    """Encoders, fusion, and the temperatures that calibration fits.
+    """Encoders, fusion, and what calibration fits.
 
-    `temperatures` [2 ** modalities]: one for each presence mask read as a binary number, image lowest.
+    `temperatures` [2 ** modalities]: one for each presence mask read as a binary number, the first lowest.
     `modality_temperatures` [modalities]: one for each head that hears one modality.
+    `sets` is None until conformal thresholds are fitted.
     """
 
     temperatures: Tensor
     modality_temperatures: Tensor
 
-    def __init__(self, recipe: Recipe, *, vocabulary: int) -> None:
+    def __init__(self, recipe: Recipe, *, vocabulary: int | None) -> None:
         super().__init__()
-        spec, widths = recipe.inputs, recipe.widths
-        assert spec.image is not None, "this model reads images"
-        assert spec.text is not None, "this model reads texts"
-        assert spec.audio is not None, "this model reads recordings"
-        self.image = ImageEncoder(channels=widths.image_channels, features=spec.image.features)
-        self.text = TextEncoder(
-            vocabulary=vocabulary,
-            pad_id=spec.text.pad_id,
-            channels=widths.text_channels,
-            features=spec.text.features,
+        self.names: tuple[Modality, ...] = recipe.inputs.names
+        self.task = recipe.task
+        self.encoders = nn.ModuleDict(
+            {
+                name: build_encoder(recipe.encoders[name], recipe.inputs.encoder(name), vocabulary=vocabulary)
+                for name in self.names
+            }
         )
-        self.audio = AudioEncoder(
-            rate_hz=spec.audio.sample_rate,
-            widths=widths,
-            features=spec.audio.features,
-            masks=recipe.audio_augmentation,
-        )
-        self.fusion = ConcatFusion(
-            features=tuple(spec.encoder(name).features for name in MODALITIES),
-            joint=widths.joint,
-            embedding=widths.embedding,
+        built = [self.encoder(name) for name in self.names]
+        self.widths = tuple(encoder.width for encoder in built)
+        self.tokens = tuple(encoder.tokens for encoder in built)
+        self.fusion = build_fusion(
+            recipe.fusion,
+            widths=self.widths,
             labels=len(recipe.labels),
+            task=recipe.task,
+            modalities=self.names,
         )
-        self.register_buffer("temperatures", torch.ones(2 ** len(MODALITIES)))
-        self.register_buffer("modality_temperatures", torch.ones(len(MODALITIES)))
+        self.register_buffer("temperatures", torch.ones(2 ** len(self.names)))
+        self.register_buffer("modality_temperatures", torch.ones(len(self.names)))
+        self.sets: SetsOf | None = None
 
-    def forward(
-        self, image: Tensor, text: Tensor, audio: Tensor, audio_length: Tensor, present: Tensor
-    ) -> Fused:
-        """Scores for training. As in serving, an encoder runs on the rows that have its modality."""
-        features = (
-            _where_present(self.image, present[:, 0], image),
-            _where_present(self.text, present[:, 1], text),
-            _where_present(self.audio, present[:, 2], audio, audio_length),
+    def encoder(self, name: Modality) -> Encoder:
+        built = self.encoders[name]
+        assert isinstance(built, Encoder)
+        return built
+
+    def forward(self, batch: Batch) -> Fused:
+        """Raw scores for training. As in serving, an encoder runs on the rows that have its modality."""
+        encoded = [
+            _spread(self.encoders[name](*part.inputs), part.rows, len(batch.present))
+            for name, part in batch.parts.items()
+        ]
+        return self._fuse(encoded, batch.present)
+
+    def features(self, name: Modality, *inputs: Tensor) -> Tensor:
+        """What an encoder says about each row, [rows, features]: its summary, and its tokens if fusion asks."""
+        encoded: Encoded = self.encoders[name](*inputs)
+        if not self.fusion.reads_tokens:
+            return encoded.pooled
+        return torch.cat([encoded.pooled, encoded.tokens.flatten(1)], dim=1)
+
+    def feature_width(self, name: Modality) -> int:
+        at = self.names.index(name)
+        return self.widths[at] * (1 + self.tokens[at]) if self.fusion.reads_tokens else self.widths[at]
+
+    def fuse(self, features: tuple[Tensor, ...], present: Tensor) -> Fused:
+        """From features of every modality and bool [rows, modalities]; uncalibrated."""
+        encoded = []
+        for at, flat in enumerate(features):
+            width = self.widths[at]
+            rest = flat[:, width:].unflatten(1, (-1, width)) if self.fusion.reads_tokens else flat.unsqueeze(1)
+            encoded.append(Encoded(tokens=rest, pooled=flat[:, :width]))
+        return self._fuse(encoded, present)
+
+    def answer(self, features: tuple[Tensor, ...], present: Tensor) -> Answers:
+        """Calibrated outputs. What an absent modality says on its own is that every class is as likely."""
+        fused = self.fuse(features, present)
+        logits = fused.logits / self.temperatures[mask_number(present)].unsqueeze(1)
+        said = fused.modality_logits / self.modality_temperatures.view(1, -1, 1)
+        alone = torch.where(present.unsqueeze(2), self.likelihood(said), self.likelihood(torch.zeros_like(said)))
+        chosen = self.sets(logits, present) if self.sets is not None else None
+        return Answers(logits, self.likelihood(logits), fused.embedding, alone, chosen)
+
+    def likelihood(self, logits: Tensor) -> Tensor:
+        """Over the last dimension: probabilities that sum to one, or one for each label by itself."""
+        return torch.sigmoid(logits) if self.task == "multilabel" else torch.softmax(logits, dim=-1)
+
+    def _fuse(self, encoded: list[Encoded], present: Tensor) -> Fused:
+        fused: Fused = self.fusion(
+            tuple(one.tokens for one in encoded), tuple(one.pooled for one in encoded), present
         )
-        fused: Fused = self.fusion(features, present)
         return fused
 
-    def answer(self, features: tuple[Tensor, Tensor, Tensor], present: Tensor) -> Answers:
-        """Calibrated outputs. What an absent modality says is that every class is as likely."""
-        fused: Fused = self.fusion(features, present)
-        logits = fused.logits / self.temperatures[mask_number(present)].unsqueeze(1)
-        said = torch.softmax(fused.modality_logits / self.modality_temperatures.view(1, -1, 1), dim=2)
-        said = torch.where(present.unsqueeze(2), said, 1 / said.shape[2])
-        return Answers(logits, torch.softmax(logits, dim=1), fused.embedding, said)
+
+class Encoding(nn.Module):
+    """encoders/NAME.onnx: prepared inputs in, features out."""
+
+    def __init__(self, model: Model, name: Modality) -> None:
+        super().__init__()
+        self.model, self.name = model, name
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        return self.model.features(self.name, *inputs)
 
 
 class Fusing(nn.Module):
@@ -94,48 +138,17 @@ class Fusing(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(
-        self, image_features: Tensor, text_features: Tensor, audio_features: Tensor, present: Tensor
-    ) -> Answers:
-        return self.model.answer((image_features, text_features, audio_features), present)
+    def forward(self, features: tuple[Tensor, ...], present: Tensor) -> tuple[Tensor, ...]:
+        return tuple(one for one in self.model.answer(features, present) if one is not None)
 
 
-class Answering(nn.Module):
-    """fused.onnx: prepared inputs and presence in, answers out."""
+def _spread(encoded: Encoded, rows: Tensor, size: int) -> Encoded:
+    """Zeros for the rows of the batch that are not in `rows`."""
 
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.model = model
+    def spread(values: Tensor) -> Tensor:
+        return values.new_zeros(size, *values.shape[1:]).index_copy(0, rows, values)
 
-    def forward(
-        self, image: Tensor, text: Tensor, audio: Tensor, audio_length: Tensor, present: Tensor
-    ) -> Answers:
-        model = self.model
-        return model.answer((model.image(image), model.text(text), model.audio(audio, audio_length)), present)
-
-
-def _where_present(encoder: nn.Module, here: Tensor, *inputs: Tensor) -> Tensor:
-    """Features [rows, features] of the rows that are `here`, zeros for the others."""
-    rows = here.nonzero().squeeze(1)
-    features: Tensor = encoder(*(values[rows] for values in inputs))
-    return features.new_zeros(len(here), features.shape[1]).index_copy(0, rows, features)
-
-
-def mask_number(present: Tensor) -> Tensor:
-    """Bool [rows, modalities] read as binary numbers, the first modality lowest: int64 [rows]."""
-    bits = 2 ** torch.arange(present.shape[1], device=present.device)
-    return torch.where(present, bits, 0).sum(dim=1)
-
-
-def mask_of(subset: str) -> tuple[bool, ...]:
-    """`'image+audio'` -> `(True, False, True)`."""
-    chosen = subset.split("+")
-    assert subset_name(tuple(name for name in MODALITIES if name in chosen)) == subset, f"no subset {subset}"
-    return tuple(name in chosen for name in MODALITIES)
-
-
-def modalities_of(subset: str) -> tuple[Modality, ...]:
-    return tuple(name for name, here in zip(MODALITIES, mask_of(subset), strict=True) if here)
+    return Encoded(tokens=spread(encoded.tokens), pooled=spread(encoded.pooled))
 
 
 def count_parameters(model: nn.Module) -> int:

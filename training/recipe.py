@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
-from app.bundle.manifest import Inputs
-from training.data.corpus import Corpus
+from app.bundle.manifest import Inputs, Modality
+from training.data.dataset import Dataset
 from training.data.home import Home
+from training.encoders.specs import EncoderSpec
+from training.fusion.contract import FusionSpec
 
-
-@dataclass(frozen=True, slots=True)
-class Widths:
-    """Sizes inside the model; the features that encoders give to fusion are in `Recipe.inputs`."""
-
-    image_channels: tuple[int, int, int, int]
-    text_channels: int
-    audio_channels: tuple[int, int, int, int]
-    mel_bands: int
-    joint: int  # each modality's share of what fusion joins
-    embedding: int
+Task = Literal["classification", "multilabel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,33 +23,56 @@ class Schedule:
     batch_size: int
     learning_rate: float
     weight_decay: float
-    label_smoothing: float
-    clip_norm: float
-    drop_modality: float  # chance that a row loses a modality, each on its own
-    auxiliary_weight: float  # of the heads that see one modality each
-    threads: int
+    label_smoothing: float = 0.0
+    clip_norm: float = 1.0
+    drop_modality: float = 0.3  # chance that a row loses a modality, each on its own
+    auxiliary_weight: float = 0.5  # of the heads that hear one modality each, beside the joint answer
+    average: float = 0.0  # share of the running average of weights that each step keeps; 0 averages nothing
+    patience: int | None = None  # epochs without a better validation before the best one is taken; None: never
+    pretrained_rate: float = 0.1  # learning rate of pretrained weights, as a share of the others'
+    tower_epochs: int = 0  # first epochs in which every encoder learns on its own head alone
+    modulation: float = 0.0  # how far OGM slows a dominant modality (Peng et al. 2022); 0 leaves it out
+    is_balanced: bool = False  # weigh classes by the inverse of their share
+    is_bfloat16: bool = False  # autocast; worth it where the processor multiplies bfloat16
+    threads: int = 2
 
 
 @dataclass(frozen=True, slots=True)
 class ImageAugmentation:
-    degrees: float
-    shift: float  # of the side
-    scale: float  # 0.1 is 0.9 to 1.1 times the size
-    invert: float  # share of images shown black on white
-    contrast: float  # lowest remaining share of the range
-    noise: float  # largest standard deviation, of the full range
-    occlude: float  # share of images with a blank square
+    degrees: float = 0.0
+    shift: float = 0.0  # of the side
+    scale: float = 0.0  # 0.1 is 0.9 to 1.1 times the size
+    flip: float = 0.0  # share of images mirrored left to right
+    invert: float = 0.0  # share of images with light and dark exchanged
+    contrast: float = 1.0  # lowest remaining share of the range
+    colour: float = 0.0  # largest change of each channel's strength
+    noise: float = 0.0  # largest standard deviation, of the full range
+    occlude: float = 0.0  # share of images with a blank square
+
+
+@dataclass(frozen=True, slots=True)
+class TextAugmentation:
+    hide: float = 0.0  # share of tokens that are read as padding
 
 
 @dataclass(frozen=True, slots=True)
 class AudioAugmentation:
+    """SpecAugment (Park et al. 2019) is the audio encoder's own, see training/encoders."""
+
     window_s: float  # clips are placed at random in a row of this length
-    speed: float  # 0.1 is 0.9 to 1.1 times as fast, and as high
-    gain_db: float
-    noise: float  # share of clips with noise
-    snr_db: tuple[float, float]
-    mask_bands: int  # widest hidden stripe of the spectrogram (Park et al., SpecAugment, 2019)
-    mask_frames: int
+    speed: float = 0.0  # 0.1 is 0.9 to 1.1 times as fast, and as high
+    gain_db: float = 0.0
+    noise: float = 0.0  # share of clips with noise
+    snr_db: tuple[float, float] = (0.0, 30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """Changes of training inputs that leave their meaning alone; None changes nothing."""
+
+    image: ImageAugmentation | None = None
+    text: TextAugmentation | None = None
+    audio: AudioAugmentation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +86,41 @@ class Degradation:
 
 
 @dataclass(frozen=True, slots=True)
+class About:
+    """What the model card says beside the figures."""
+
+    title: str
+    data: str  # where the rows come from
+    rows: str  # what a test row is, and what in it is independent
+    datasets: tuple[str, ...] = ()  # their names on the Hugging Face hub
+    limits: tuple[str, ...] = ()  # what the model is not for
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     name: str
-    title: str  # opens the model card
+    about: About
+    task: Task
     labels: tuple[str, ...]
     inputs: Inputs  # the very limits and sizes that the server will use
-    load: Callable[[Home], Corpus]
-    widths: Widths
+    load: Callable[[Home], Dataset]
+    encoders: dict[Modality, EncoderSpec]
+    fusion: FusionSpec
     schedule: Schedule
-    image_augmentation: ImageAugmentation
-    audio_augmentation: AudioAugmentation
-    degradation: Degradation
-    speaker_epochs: int  # passes over the recordings when one speaker is left out
-    data: str  # where the rows come from, as the card says it
-    datasets: tuple[str, ...]  # their names on the Hugging Face hub
-    limits: tuple[str, ...]  # what the model is not for, as the card says it
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    degradation: Degradation | None = None
+    most_tokens: int = 2_048  # of a tokenizer that is trained on the texts
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides what is learnt beside the data and the seed, JSON-able, as the manifest keeps it."""
+        return {
+            "recipe": self.name,
+            "task": self.task,
+            "inputs": self.inputs.model_dump(mode="json"),
+            "encoders": {name: {"kind": type(spec).__name__, **asdict(spec)} for name, spec in self.encoders.items()},
+            "fusion": asdict(self.fusion),
+            "schedule": asdict(self.schedule),
+            "augmentation": asdict(self.augmentation),
+            "degradation": asdict(self.degradation) if self.degradation else None,
+            "most_tokens": self.most_tokens,
+        }

@@ -1,76 +1,181 @@
-"""One training run from data to checkpoint: load, fit, calibrate, measure. Publishing is export.py's."""
+"""One training run from rows to a calibrated model: tokenize, fit, settle, calibrate. evaluate.py measures it."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
 
-import numpy as np
 import torch
 
+from app.bundle.manifest import MODALITIES, subsets
 from app.bundle.prepare import TextPreparer
-from training.calibrate import fit_temperatures
-from training.checkpoint import Checkpoint, vocabulary_size
-from training.data.corpus import Clips, Corpus
-from training.data.pairs import draw_pairs
-from training.evaluate import PAIR_SEED, encode_pairs, evaluate, independent_rows
-from training.fit import accuracy_on_strangers, fit, make_repeatable
+from training.batch import Stock
+from training.calibrate.model import Calibrated, calibrate, settle
+from training.checkpoint import vocabulary_size
+from training.data.dataset import Dataset, Rows, Split
+from training.encodings import Encodings, encode, presence_of, rows_with
+from training.encoders.pretrained import pretrained_tokenizer
+from training.encoders.specs import PretrainedText
+from training.fit.chance import make_repeatable, seed_of
+from training.fit.distributed import World
+from training.fit.draw import Drawer
+from training.fit.folds import WithoutFold, in_fold
+from training.fit.loop import History, Report, Saving, fit
+from training.fit.objective import mean_loss
 from training.model import Model, count_parameters
 from training.progress import Stage
 from training.recipe import Recipe
-from training.rows import Rows
 from training.tokenizer import train_tokenizer
 
-_MOST_TOKENS = 2_048  # far above what the characters of the texts need
+EVALUATION_SEED: Final = 7  # who is paired with whom in validation and test, whatever the training seed
+_FOLDS: Final = 3  # of the training rows, for fusions that are fitted on predictions
 
 
-def train(recipe: Recipe, corpus: Corpus, *, seed: int, stage: Stage) -> Checkpoint:
-    """A fitted, calibrated and measured model. `stage` opens a progress bar."""
-    spec = recipe.inputs.text
-    assert spec is not None
-    started = time.monotonic()
-    make_repeatable(recipe.schedule, seed=seed)
-    tokenizer_json = train_tokenizer(corpus.train.texts.strings, most_tokens=_MOST_TOKENS)
-    tokenize = TextPreparer(tokenizer_json, spec)
+@dataclass(frozen=True, slots=True)
+class Trained:
+    model: Model
+    tokenizer_json: bytes | None
+    calibrated: Calibrated
+    history: History
+    run: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """What a run runs on, and where its state is kept."""
+
+    device: torch.device = torch.device("cpu")
+    world: World = World()
+    state_folder: Path | None = None
+
+
+def train(recipe: Recipe, dataset: Dataset, *, seed: int, stage: Stage, where: Where | None = None) -> Trained:
+    """A fitted and calibrated model. `stage` opens a progress bar.
+
+    A state that an earlier run of the same recipe, data and seed left in `where` is gone on from.
+    """
+    where, started = where or Where(), time.monotonic()
+    tokenizer_json = tokenizer_of(recipe, dataset)
+    make_repeatable(seed=seed, threads=recipe.schedule.threads)
     model = Model(recipe, vocabulary=vocabulary_size(tokenizer_json))
-    rows = Rows.of(corpus.train, tokenize, pad_id=spec.pad_id)
+    course = _Course(recipe, dataset, tokenizer_json, seed=seed, where=where)
     with stage("train") as report:
-        fit(model, rows, corpus.train, recipe, seed=seed, report=report)
-    temperatures = _calibrate(model, corpus, tokenize, pad_id=spec.pad_id)
-    train_s = time.monotonic() - started
-    with stage("unseen speakers") as report:
-        strangers = accuracy_on_strangers(_all_clips(corpus), recipe, seed=seed, report=report)
-    metrics = evaluate(model, corpus.test, tokenize, recipe, unseen_speakers=strangers)
+        history = course.fit(model, dataset.train, report, state="state")
+    if model.fusion.needs_out_of_fold:
+        course.settle_out_of_fold(model, stage)
+    encodings, rows = course.encodings(model, dataset.validation), evaluation_rows(dataset.validation)
+    if not model.fusion.needs_out_of_fold:
+        settle(encodings, rows, seed=seed)
+    calibrated = calibrate(encodings, rows)
     run: dict[str, Any] = {
-        "recipe": recipe.name,
+        **recipe.settings(),
         "seed": seed,
         "parameters": count_parameters(model),
-        "schedule": asdict(recipe.schedule),
-        "widths": asdict(recipe.widths),
-        "image_augmentation": asdict(recipe.image_augmentation),
-        "audio_augmentation": asdict(recipe.audio_augmentation),
-        "degradation": asdict(recipe.degradation),
-        "train_s": round(train_s, 1),
-        "modality_temperatures": [round(value, 4) for value in model.modality_temperatures.tolist()],
-        "data": corpus.provenance,
+        "train_s": round(time.monotonic() - started, 1),
+        "epoch_losses": [round(loss, 4) for loss in history.losses],
+        "modality_temperatures": calibrated.modality_temperatures,
+        "data": dataset.provenance,
     }
-    return Checkpoint(model, tokenizer_json, temperatures, run, metrics.as_json())
+    return Trained(model.cpu(), tokenizer_json, calibrated, history, run)
 
 
-def _calibrate(model: Model, corpus: Corpus, tokenize: TextPreparer, *, pad_id: int) -> dict[str, float]:
-    """On validation rows, never on test rows."""
-    pairs = draw_pairs(corpus.validation, seed=PAIR_SEED)
-    features = encode_pairs(model, Rows.of(corpus.validation, tokenize, pad_id=pad_id), pairs)
-    units = independent_rows(pairs, corpus.validation)
-    return fit_temperatures(model, features, torch.from_numpy(pairs.labels), units=units)
+def tokenizer_of(recipe: Recipe, dataset: Dataset) -> bytes | None:
+    """Trained on the training texts, or the one that pretrained weights were trained with."""
+    if recipe.inputs.text is None:
+        return None
+    spec = recipe.encoders["text"]
+    if isinstance(spec, PretrainedText):
+        return pretrained_tokenizer(spec.source, revision=spec.revision)[0]
+    texts = dataset.train.items.texts
+    assert texts is not None, "a recipe that reads texts has some to learn from"
+    return train_tokenizer(texts.strings, most_tokens=recipe.most_tokens)
 
 
-def _all_clips(corpus: Corpus) -> Clips:
-    """Of all splits: a speaker who is left out is unseen in every recording."""
-    parts = [corpus.train.clips, corpus.validation.clips, corpus.test.clips]
-    return Clips(
-        samples=tuple(samples for part in parts for samples in part.samples),
-        labels=np.concatenate([part.labels for part in parts]),
-        speakers=np.concatenate([part.speakers for part in parts]),
-    )
+def preparer_of(recipe: Recipe, tokenizer_json: bytes | None) -> TextPreparer | None:
+    """Tokenizes as serving does."""
+    if tokenizer_json is None or recipe.inputs.text is None:
+        return None
+    return TextPreparer(tokenizer_json, recipe.inputs.text)
+
+
+def evaluation_rows(split: Split) -> Rows:
+    return split.pairing.rows(EVALUATION_SEED)
+
+
+class _Course:
+    """The fits of one run: the model itself, and where its fusion asks for them, those of the folds."""
+
+    def __init__(
+        self, recipe: Recipe, dataset: Dataset, tokenizer_json: bytes | None, *, seed: int, where: Where
+    ) -> None:
+        self._recipe, self._dataset, self._seed, self._where = recipe, dataset, seed, where
+        self._vocabulary = vocabulary_size(tokenizer_json)
+        self._tokenize = preparer_of(recipe, tokenizer_json)
+        self._stock = Stock(dataset.train.items, recipe.inputs, self._tokenize)
+
+    def fit(self, model: Model, split: Split, report: Report, *, state: str) -> History:
+        where = self._where
+        drawer = Drawer(split, self._stock, self._recipe, seed=self._seed, world=where.world)
+        folder = where.state_folder
+        saving = Saving(folder / state, run=self._identity(state)) if folder else None
+        validate = self._validation_loss if self._recipe.schedule.patience is not None else None
+        return fit(
+            model,
+            drawer,
+            self._recipe,
+            seed=self._seed,
+            device=where.device,
+            world=where.world,
+            report=report,
+            validate=validate,
+            saving=saving,
+        )
+
+    def encodings(self, model: Model, split: Split) -> Encodings:
+        stock = Stock(split.items, self._recipe.inputs, self._tokenize)
+        return encode(model, stock, split.items.counts)
+
+    def settle_out_of_fold(self, model: Model, stage: Stage) -> None:
+        """Predictions of every training item by towers that did not see its fold; the fusion is fitted on them."""
+        train = self._dataset.train
+        rows = train.pairing.rows(seed_of(self._seed, "folds", 0))
+        columns = [MODALITIES.index(name) for name in model.names]
+        said: torch.Tensor | None = None
+        for fold in range(_FOLDS):
+            make_repeatable(seed=self._seed, threads=self._recipe.schedule.threads)
+            towers = Model(self._recipe, vocabulary=self._vocabulary)
+            with stage(f"fold {fold + 1} of {_FOLDS}") as report:
+                split = Split(train.items, WithoutFold(train.pairing, fold, _FOLDS))
+                self.fit(towers, split, report, state=f"fold{fold}")
+            available = torch.from_numpy(rows.present[:, columns])
+            found = self.encodings(towers, train).raw(rows, available).modality_logits
+            unseen = torch.from_numpy(in_fold(rows, fold, _FOLDS)[:, columns]).unsqueeze(2)
+            said = torch.where(unseen, found, torch.zeros_like(found) if said is None else said)
+        assert said is not None
+        available = torch.from_numpy(rows.present[:, columns])
+        model.fusion.settle(said, available, torch.from_numpy(rows.targets), seed=self._seed)
+
+    def _validation_loss(self, model: Model) -> float:
+        """Mean over the subsets of modalities, before any calibration."""
+        encodings, rows = self.encodings(model, self._dataset.validation), evaluation_rows(self._dataset.validation)
+        losses = []
+        for subset in subsets(model.names):
+            chosen = rows_with(rows, subset)
+            raw = encodings.raw(chosen, presence_of(model.names, subset, len(chosen)))
+            losses.append(mean_loss(raw.logits, torch.from_numpy(chosen.targets), self._recipe.task))
+        return sum(losses) / len(losses)
+
+    def _identity(self, state: str) -> str:
+        """Of all that decides the weights: a run goes on only from its own state."""
+        told = {
+            "settings": self._recipe.settings(),
+            "data": self._dataset.provenance,
+            "seed": self._seed,
+            "state": state,
+            "world": self._where.world.size,
+        }
+        return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,110 @@
+"""Items gathered into what the encoders read: each modality only for the rows that have it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from app.bundle.manifest import Inputs, Modality
+from app.bundle.prepare import TextPreparer
+from training.data.items import Clips, Items
+
+Arrays = tuple[Tensor, ...]
+Change = Callable[[Arrays], Arrays]  # of one modality's arrays, such as an augmentation
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One modality of a batch."""
+
+    rows: Tensor  # int64 [rows that have it], their places in the batch
+    inputs: Arrays  # as in `app.bundle.manifest`, of those rows
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    parts: dict[Modality, Part]
+    present: Tensor  # bool [rows, modalities of the model]
+
+    def to(self, device: torch.device) -> Batch:
+        parts = {
+            name: Part(part.rows.to(device), tuple(values.to(device) for values in part.inputs))
+            for name, part in self.parts.items()
+        }
+        return Batch(parts, self.present.to(device))
+
+
+class Stock:
+    """One split's items, ready to be gathered by number."""
+
+    def __init__(self, items: Items, inputs: Inputs, tokenize: TextPreparer | None) -> None:
+        self.names = inputs.names
+        self._images, self._clips = items.images, items.clips
+        self._text_pad = inputs.text.pad_id if inputs.text else 0
+        self._min_samples = inputs.audio.min_samples if inputs.audio else 0
+        self._tokens: NDArray[np.int32] | None = None
+        if items.texts is not None and tokenize is not None:
+            self._tokens = token_rows(items.texts.strings, tokenize, pad_id=self._text_pad)
+
+    def gather(self, modality: Modality, items: NDArray[np.int64], change: Change | None = None) -> Arrays:
+        """What the encoder of `modality` reads for these items, after `change`.
+
+        Images come to `change` with the one or three channels that they are kept with.
+        """
+        raw = getattr(self, f"_{modality}")(items)
+        changed: Arrays = change(raw) if change else raw
+        return (as_rgb(changed[0]),) if modality == "image" else changed
+
+    def batch(
+        self, items: NDArray[np.int64], present: Tensor, changes: dict[Modality, Change] | None = None
+    ) -> Batch:
+        """`items` and `present` are [rows, modalities of the model]."""
+        parts: dict[Modality, Part] = {}
+        for at, name in enumerate(self.names):
+            rows = present[:, at].nonzero().squeeze(1)
+            inputs = self.gather(name, items[rows.numpy(), at], (changes or {}).get(name))
+            parts[name] = Part(rows, inputs)
+        return Batch(parts, present)
+
+    def _image(self, items: NDArray[np.int64]) -> Arrays:
+        assert self._images is not None, "a row has an image and its split has none"
+        return (torch.from_numpy(np.ascontiguousarray(self._images.pixels[items])),)
+
+    def _text(self, items: NDArray[np.int64]) -> Arrays:
+        assert self._tokens is not None, "a row has a text and its split has none"
+        tokens = self._tokens[items]
+        used = int((tokens != self._text_pad).sum(axis=1).max(initial=1))
+        return (torch.from_numpy(tokens[:, :used].copy()),)
+
+    def _audio(self, items: NDArray[np.int64]) -> Arrays:
+        assert self._clips is not None, "a row has a recording and its split has none"
+        return padded(self._clips, items, least=self._min_samples)
+
+
+def padded(clips: Clips, items: NDArray[np.int64], *, least: int) -> tuple[Tensor, Tensor]:
+    """float32 [rows, samples], silence after the end of each, and int32 [rows] lengths."""
+    length = np.maximum(clips.lengths[items], least).astype(np.int32)
+    samples = np.zeros((len(items), int(length.max(initial=least))), np.float32)
+    for row, item in zip(samples, items.tolist(), strict=True):
+        clip = clips[item]
+        row[: len(clip)] = clip
+    return torch.from_numpy(samples), torch.from_numpy(length)
+
+
+def token_rows(strings: tuple[str, ...], tokenize: TextPreparer, *, pad_id: int) -> NDArray[np.int32]:
+    """int32 [strings, tokens], as serving tokenizes and pads."""
+    ids = [tokenize(text)[0] for text in strings]
+    rows = np.full((len(ids), max(len(row) for row in ids)), pad_id, np.int32)
+    for row, tokens in zip(rows, ids, strict=True):
+        row[: len(tokens)] = tokens
+    return rows
+
+
+def as_rgb(pixels: Tensor) -> Tensor:
+    """uint8 [rows, height, width, 1 or 3] to [rows, height, width, 3], as `prepare_image` gives it."""
+    return pixels.expand(-1, -1, -1, 3)

@@ -1,0 +1,99 @@
+"""All that is fitted on validation rows, and never on test rows, put into the model that is exported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from app.bundle.manifest import MODALITIES, subsets
+from training.calibrate.conformal import Conformal, KnownRows, Method, TooFewRows, fit_conformal
+from training.calibrate.prior import class_prior, label_prior
+from training.calibrate.sets import SetsOf
+from training.calibrate.temperature import fit_label_temperature, fit_temperature
+from training.data.dataset import Rows
+from training.encodings import Encodings, presence_of, rows_with, units_of
+from training.model import Model
+from training.subsets import mask_number, mask_of
+
+LEVEL: Final = 0.90
+METHOD: Final[Method] = "lac"
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """What the manifest tells. `conformal` is None where there are too few rows, or several labels a row."""
+
+    temperatures: dict[str, float]
+    modality_temperatures: dict[str, float]
+    prior: tuple[float, ...]
+    conformal: Conformal | None
+
+
+def calibrate(encodings: Encodings, rows: Rows) -> Calibrated:
+    """On the validation rows of the split that was encoded. Sets the model's buffers."""
+    model = encodings.model
+    temperatures = _set_temperatures(encodings, rows)
+    return Calibrated(
+        temperatures=temperatures,
+        modality_temperatures=dict(
+            zip(model.names, (round(t, 4) for t in model.modality_temperatures.tolist()), strict=True)
+        ),
+        prior=tuple(_prior(model, rows).tolist()),
+        conformal=_set_sets(encodings, rows),
+    )
+
+
+def settle(encodings: Encodings, rows: Rows, *, seed: int) -> None:
+    """Let the fusion fit what it fits on held-out predictions, in place."""
+    model = encodings.model
+    columns = [MODALITIES.index(name) for name in model.names]
+    available = torch.from_numpy(rows.present[:, columns])
+    said = encodings.raw(rows, available).modality_logits
+    model.fusion.settle(said.clone(), available, torch.from_numpy(rows.targets), seed=seed)
+
+
+@torch.inference_mode()
+def _set_temperatures(encodings: Encodings, rows: Rows) -> dict[str, float]:
+    model = encodings.model
+    found: dict[str, float] = {}
+    for subset in subsets(model.names):
+        chosen = rows_with(rows, subset)
+        present = presence_of(model.names, subset, len(chosen))
+        raw = encodings.raw(chosen, present)
+        units = len(np.unique(units_of(chosen, subset)))
+        targets = torch.from_numpy(chosen.targets)
+        fit = fit_label_temperature if model.task == "multilabel" else fit_temperature
+        found[subset] = fit(raw.logits, targets, units=units)
+        mask = torch.tensor([mask_of(subset, model.names)])
+        model.temperatures[mask_number(mask)] = found[subset]
+        if "+" not in subset:
+            at = model.names.index(subset)  # type: ignore[arg-type]
+            model.modality_temperatures[at] = fit(raw.modality_logits[:, at], targets, units=units)
+    return found
+
+
+def _set_sets(encodings: Encodings, rows: Rows) -> Conformal | None:
+    model = encodings.model
+    if model.task == "multilabel":
+        return None
+    answered = {subset: encodings.answers(rows, subset) for subset in subsets(model.names)}
+    known = {
+        subset: KnownRows(one.logits, one.rows.targets.astype(np.int64), one.groups)
+        for subset, one in answered.items()
+    }
+    try:
+        conformal = fit_conformal(known, level=LEVEL)
+    except TooFewRows:
+        return None
+    model.sets = SetsOf(conformal.thresholds(METHOD), method=METHOD, modalities=model.names)
+    return conformal
+
+
+def _prior(model: Model, rows: Rows) -> NDArray[np.float64]:
+    if model.task == "multilabel":
+        return label_prior(rows.targets.astype(np.float32))
+    return class_prior(rows.targets.astype(np.int64), labels=model.fusion.shape.labels)

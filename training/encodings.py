@@ -1,0 +1,117 @@
+"""Answers of a trained model for whole splits: each item is encoded once, however many rows it is in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from app.bundle.manifest import MODALITIES, Modality
+from training.batch import Change, Stock
+from training.data.dataset import Rows
+from training.fusion.contract import Fused
+from training.model import Model
+from training.subsets import mask_of, modalities_of
+
+_ITEMS: Final = 256  # encoded at once: long recordings are padded to the longest of these
+_ROWS: Final = 2_000  # fused at once
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answered:
+    """Of some rows, from one subset of modalities."""
+
+    rows: Rows  # those that bring the subset
+    logits: NDArray[np.float64]  # [rows, labels], divided by the subset's temperature
+    probabilities: NDArray[np.float64]  # [rows, labels]
+    groups: NDArray[np.int64]  # [rows], what is independent, see `units_of`
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encodings:
+    """Features [items, features] of one split's items, as `model` gives them."""
+
+    model: Model
+    features: dict[Modality, Tensor]
+
+    @torch.inference_mode()
+    def raw(self, rows: Rows, present: Tensor) -> Fused:
+        """Uncalibrated scores of rows whose `present` modalities, bool [rows, modalities of the model], are used."""
+        parts = [
+            self.model.fuse(features, here)
+            for features, here in zip(*self._chunks(rows, present), strict=True)
+        ]
+        return Fused(
+            logits=torch.cat([part.logits for part in parts]),
+            embedding=torch.cat([part.embedding for part in parts]),
+            modality_logits=torch.cat([part.modality_logits for part in parts]),
+        )
+
+    @torch.inference_mode()
+    def answers(self, rows: Rows, subset: str) -> Answered:
+        """Calibrated, of the rows that bring the whole subset, as if only these modalities had been sent."""
+        chosen = rows_with(rows, subset)
+        present = presence_of(self.model.names, subset, len(chosen))
+        logits, likely = [], []
+        for features, here in zip(*self._chunks(chosen, present), strict=True):
+            answered = self.model.answer(features, here)
+            logits.append(answered.logits.double())
+            likely.append(self.model.likelihood(answered.logits.double()))
+        return Answered(
+            rows=chosen,
+            logits=torch.cat(logits).numpy(),
+            probabilities=torch.cat(likely).numpy(),
+            groups=units_of(chosen, subset),
+        )
+
+    def _chunks(self, rows: Rows, present: Tensor) -> tuple[list[tuple[Tensor, ...]], list[Tensor]]:
+        columns = [MODALITIES.index(name) for name in self.model.names]
+        items = torch.from_numpy(rows.items[:, columns]).clamp(min=0)  # what is absent is masked
+        gathered = [
+            tuple(self.features[name][chosen[:, at]] for at, name in enumerate(self.model.names))
+            for chosen in items.split(_ROWS)  # type: ignore[no-untyped-call]
+        ]
+        return gathered, list(present.split(_ROWS))  # type: ignore[no-untyped-call]
+
+
+@torch.inference_mode()
+def encode(
+    model: Model, stock: Stock, counts: dict[Modality, int], changes: dict[Modality, Change] | None = None
+) -> Encodings:
+    """Every item, after its change if there is one."""
+    features = {
+        name: _encoded(model, stock, name, counts[name], (changes or {}).get(name)) for name in model.names
+    }
+    return Encodings(model, features)
+
+
+def _encoded(model: Model, stock: Stock, name: Modality, count: int, change: Change | None) -> Tensor:
+    if count == 0:  # no row has it; one row of zeros stands where a mask looks away
+        return torch.zeros(1, model.feature_width(name))
+    device = next(model.parameters()).device
+    parts = []
+    for start in range(0, count, _ITEMS):
+        inputs = stock.gather(name, np.arange(start, min(start + _ITEMS, count)), change)
+        parts.append(model.features(name, *(values.to(device) for values in inputs)).float().cpu())
+    return torch.cat(parts)
+
+
+def rows_with(rows: Rows, subset: str) -> Rows:
+    """Those that bring every modality of the subset."""
+    wanted = np.array(mask_of(subset))
+    return rows.take((rows.present | ~wanted).all(axis=1))
+
+
+def presence_of(names: tuple[Modality, ...], subset: str, rows: int) -> Tensor:
+    """Bool [rows, modalities of the model]."""
+    return torch.tensor([mask_of(subset, names)]).expand(rows, -1)
+
+
+def units_of(rows: Rows, subset: str) -> NDArray[np.int64]:
+    """Group numbers [rows] of the subset's modality that has the fewest: as many trials are independent."""
+    columns = [rows.groups[:, MODALITIES.index(name)] for name in modalities_of(subset)]
+    return min(columns, key=lambda column: len(np.unique(column)))

@@ -1,0 +1,266 @@
+"""The training loop: AdamW with one cycle, resumable at any step, alone or as one of several processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from training.fit.chance import seed_of
+from training.fit.distributed import World
+from training.fit.draw import Draw, Drawer
+from training.fit.modulation import slow_the_dominant
+from training.fit.objective import accuracy_of, loss_of
+from training.fit.state import (
+    State,
+    load_state,
+    optimiser_tensors,
+    prefixed,
+    restore_optimiser,
+    save_state,
+    unprefixed,
+)
+from training.fusion.contract import Fused
+from training.model import Model
+from training.recipe import Recipe
+
+_SAVE_EVERY_S: Final = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How far a run is; `loss` and `accuracy` are of this step's batch, or of this process's share of it."""
+
+    done: int
+    steps: int
+    loss: float
+    accuracy: float
+
+
+Report = Callable[[Step], None]
+Validate = Callable[[Model], float]  # a loss, lower is better
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """Where a run's state lies, and what identifies the run: only the same one goes on from it."""
+
+    folder: Path
+    run: str
+    every_s: float = _SAVE_EVERY_S
+
+
+@dataclass(slots=True)
+class History:
+    """What is known about a run beside its weights."""
+
+    losses: list[float] = field(default_factory=list)  # mean of each epoch
+    validation: list[float] = field(default_factory=list)  # after each epoch, where it is looked at
+    best: float = float("inf")
+    best_epoch: int = 0
+    resumed_at: int = 0  # the step that this process began with
+
+
+def fit(
+    model: Model,
+    drawer: Drawer,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    report: Report,
+    world: World | None = None,
+    validate: Validate | None = None,
+    saving: Saving | None = None,
+) -> History:
+    """Optimise `model` in place; leaves it in evaluation mode, with the average or the best of its weights."""
+    run = _Run(model, drawer, recipe, seed=seed, device=device, world=world or World(), saving=saving)
+    run.resume()
+    while not run.is_over:
+        run.step(report)
+        if run.at_epoch_end:
+            run.end_epoch(validate)
+        run.save_if_due()
+    run.finish()
+    return run.history
+
+
+class _Run:
+    def __init__(
+        self,
+        model: Model,
+        drawer: Drawer,
+        recipe: Recipe,
+        *,
+        seed: int,
+        device: torch.device,
+        world: World,
+        saving: Saving | None,
+    ) -> None:
+        self._schedule, self._task = recipe.schedule, recipe.task
+        self._draw, self._seed, self._device, self._saving = drawer, seed, device, saving
+        self._world = world
+        self._model = model.to(device).train()
+        _lay_out(self._model, torch.channels_last)  # the faster layout for convolutions on a CPU
+        self._wrapped = world.wrapped(self._model)
+        self.steps = self._schedule.epochs * drawer.steps_per_epoch
+        self._optimiser = _optimiser(model, recipe)
+        self._cycle = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimiser,
+            [group["lr"] for group in self._optimiser.param_groups],
+            total_steps=self.steps + 1,
+        )
+        self._average = _average(model, self._schedule.average)
+        self._best: dict[str, Tensor] = {}
+        self._done = 0
+        self._epoch_loss = 0.0
+        self._saved_s = time.monotonic()
+        self.history = History()
+
+    @property
+    def is_over(self) -> bool:
+        patience = self._schedule.patience
+        epochs = len(self.history.losses)
+        is_tired = patience is not None and epochs - self.history.best_epoch > patience
+        return self._done >= self.steps or (is_tired and self.at_epoch_end)
+
+    @property
+    def at_epoch_end(self) -> bool:
+        return self._done > 0 and self._done % self._draw.steps_per_epoch == 0
+
+    def step(self, report: Report) -> None:
+        schedule = self._schedule
+        in_towers = self._done < schedule.tower_epochs * self._draw.steps_per_epoch
+        draw = self._draw(self._done, drop=0.0 if in_towers else schedule.drop_modality)
+        torch.manual_seed(seed_of(self._seed, "dropout", self._done))
+        fused, targets = self._forward(draw)
+        alone = in_towers or not self._model.fusion.is_joint
+        loss = loss_of(fused, draw, schedule, self._task, auxiliary_alone=alone)
+        self._optimiser.zero_grad(set_to_none=True)
+        (loss * self._world.size).backward()  # type: ignore[no-untyped-call]  # gradients become means over processes
+        if schedule.modulation and not in_towers:
+            slow_the_dominant(self._model, fused, draw, strength=schedule.modulation, world=self._world)
+        nn.utils.clip_grad_norm_(self._model.parameters(), schedule.clip_norm)
+        self._optimiser.step()
+        self._cycle.step()
+        if self._average is not None:
+            self._average.update_parameters(self._model)
+        self._done += 1
+        value = loss.item()
+        self._epoch_loss += value
+        report(Step(self._done, self.steps, value, accuracy_of(fused.logits, targets, self._task)))
+
+    def _forward(self, draw: Draw) -> tuple[Fused, Tensor]:
+        kind = self._device.type
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self._schedule.is_bfloat16):
+            fused: Fused = self._wrapped(draw.batch)
+        return fused, draw.targets
+
+    def end_epoch(self, validate: Validate | None) -> None:
+        self.history.losses.append(self._epoch_loss / self._draw.steps_per_epoch)
+        self._epoch_loss = 0.0
+        if validate is None or self._schedule.patience is None:
+            return
+        candidate = self._candidate()
+        value = validate(candidate.eval())
+        self._model.train()
+        self.history.validation.append(value)
+        if value < self.history.best:
+            self.history.best, self.history.best_epoch = value, len(self.history.losses)
+            self._best = {name: values.clone() for name, values in candidate.state_dict().items()}
+
+    def finish(self) -> None:
+        chosen = self._best or self._candidate().state_dict()
+        self._model.load_state_dict(chosen)
+        _lay_out(self._model.eval(), torch.contiguous_format)
+
+    def _candidate(self) -> Model:
+        """The weights that would be kept if the run ended now."""
+        if self._average is None:
+            return self._model
+        averaged: Model = self._average.module
+        return averaged
+
+    # --- going on after a kill ----------------------------------------------------------------
+
+    def save_if_due(self) -> None:
+        saving = self._saving
+        if saving is None or not self._world.is_first:
+            return
+        if self._done < self.steps and time.monotonic() - self._saved_s < saving.every_s:
+            return
+        tensors = prefixed("model", self._model.state_dict())
+        tensors |= prefixed("optimiser", optimiser_tensors(self._optimiser)) | prefixed("best", self._best)
+        if self._average is not None:
+            tensors |= prefixed("average", self._average.state_dict())
+        save_state(saving.folder, State(tensors, self._facts()), run=saving.run)
+        self._saved_s = time.monotonic()
+
+    def resume(self) -> None:
+        """From the saved state of the same run, if there is one."""
+        saving = self._saving
+        if saving is None or (state := load_state(saving.folder, run=saving.run)) is None:
+            return
+        self._model.load_state_dict(unprefixed("model", state.tensors))
+        restore_optimiser(self._optimiser, unprefixed("optimiser", state.tensors))
+        if self._average is not None:
+            self._average.load_state_dict(unprefixed("average", state.tensors))
+        self._best = unprefixed("best", state.tensors)
+        self._done, self._epoch_loss = state.facts["done"], state.facts["epoch_loss"]
+        for group, known in zip(self._optimiser.param_groups, state.facts["groups"], strict=True):
+            group |= known | {"betas": tuple(known["betas"])}
+        self._cycle.load_state_dict(state.facts["cycle"])
+        self.history = History(**(state.facts["history"] | {"resumed_at": self._done}))
+
+    def _facts(self) -> dict[str, Any]:
+        groups = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in self._optimiser.param_groups
+        ]
+        history = {
+            "losses": self.history.losses,
+            "validation": self.history.validation,
+            "best": self.history.best,
+            "best_epoch": self.history.best_epoch,
+        }
+        cycle = {name: value for name, value in self._cycle.state_dict().items() if not callable(value)}
+        return {
+            "done": self._done,
+            "epoch_loss": self._epoch_loss,
+            "groups": groups,
+            "cycle": cycle,
+            "history": history,
+        }
+
+
+def _optimiser(model: Model, recipe: Recipe) -> torch.optim.AdamW:
+    """Pretrained weights learn at a rate of their own; frozen ones are left out."""
+    schedule = recipe.schedule
+    pretrained = {id(one) for name in model.names for one in model.encoder(name).pretrained_parameters()}
+    free = [one for one in model.parameters() if one.requires_grad]
+    groups = [
+        {"params": [one for one in free if id(one) not in pretrained], "lr": schedule.learning_rate},
+        {
+            "params": [one for one in free if id(one) in pretrained],
+            "lr": schedule.learning_rate * schedule.pretrained_rate,
+        },
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], weight_decay=schedule.weight_decay
+    )
+
+
+def _average(model: Model, keep: float) -> AveragedModel | None:
+    if not keep:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(keep), use_buffers=True)
+
+
+def _lay_out(model: nn.Module, layout: torch.memory_format) -> None:
+    model.to(memory_format=layout)  # type: ignore[call-overload]  # torch's own types do not know it
