@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from app.bundle.manifest import MODALITIES, Modality, subset_name, subsets
 from training.encoders import AudioEncoder, ImageEncoder, TextEncoder
-from training.fusion import ConcatFusion, Fused
+from training.fusion.build import build_fusion
+from training.fusion.contract import Fused, FusionSpec
 from training.recipe import Recipe
 
 SUBSETS = subsets(MODALITIES)
@@ -57,11 +58,11 @@ class Model(nn.Module):
             features=spec.audio.features,
             masks=recipe.audio_augmentation,
         )
-        self.fusion = ConcatFusion(
-            features=tuple(spec.encoder(name).features for name in MODALITIES),
-            joint=widths.joint,
-            embedding=widths.embedding,
+        self.fusion = build_fusion(
+            FusionSpec(level="feature", method="concat", width=widths.joint, embedding=widths.embedding),
+            widths=tuple(spec.encoder(name).features for name in MODALITIES),
             labels=len(recipe.labels),
+            task="classification",
         )
         self.register_buffer("temperatures", torch.ones(2 ** len(MODALITIES)))
         self.register_buffer("modality_temperatures", torch.ones(len(MODALITIES)))
@@ -75,12 +76,12 @@ class Model(nn.Module):
             _where_present(self.text, present[:, 1], text),
             _where_present(self.audio, present[:, 2], audio, audio_length),
         )
-        fused: Fused = self.fusion(features, present)
+        fused: Fused = self.fusion((), features, present)
         return fused
 
     def answer(self, features: tuple[Tensor, Tensor, Tensor], present: Tensor) -> Answers:
         """Calibrated outputs. What an absent modality says is that every class is as likely."""
-        fused: Fused = self.fusion(features, present)
+        fused: Fused = self.fusion((), features, present)
         logits = fused.logits / self.temperatures[mask_number(present)].unsqueeze(1)
         said = torch.softmax(fused.modality_logits / self.modality_temperatures.view(1, -1, 1), dim=2)
         said = torch.where(present.unsqueeze(2), said, 1 / said.shape[2])
