@@ -31,7 +31,7 @@ def fit_temperatures(
     with torch.inference_mode():
         for subset in SUBSETS:
             present = torch.tensor([mask_of(subset)]).expand(len(labels), -1)
-            fused = model.fusion(features.each, present)
+            fused = model.fusion((), features.each, present)
             found[subset] = fit_temperature(fused.logits, labels, units=units[subset])
             model.temperatures[mask_number(present[:1])] = found[subset]
             if present[0].sum() == 1:

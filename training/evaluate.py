@@ -203,7 +203,7 @@ def _score_images(model: Model, grey: Tensor, split: Split) -> Score:
 
 def _score_alone(model: Model, encoded: Tensor, labels: NDArray[np.int64], *, at: int, units: int) -> Score:
     """One modality only, `at` its place; the others' features are never looked at."""
-    features = [encoded.new_zeros(len(encoded), width) for width in model.fusion.features]
+    features = [encoded.new_zeros(len(encoded), width) for width in model.fusion.shape.widths]
     features[at] = encoded
     subset = SUBSETS[at]
     return score(

@@ -15,10 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from app.bundle.folder import Bundle
+from app.bundle.manifest import subsets
 from app.bundle.sample import Arrays, Sample, side_by_side
 from app.runtime.predictor import Predictor
 from app.runtime.session import Device, Session, open_session
-from training.model import SUBSETS, Model, mask_of, modalities_of
+from training.model import Model
+from training.subsets import mask_of, modalities_of
 
 MOST_DIFFERENCE: Final = 1e-4  # of a logit
 _SIZES: Final = (1, 2, 5, 64)
@@ -45,7 +47,7 @@ def check_parity(model: Model, bundle: Bundle, samples: list[Sample]) -> Parity:
     fused = open_session(bundle.files[bundle.manifest.fusion.fused], name="fused", device=_CPU, threads=1)
     split_difference = fused_difference = 0.0
     flips = 0
-    for subset in SUBSETS:
+    for subset in subsets(model.names):
         for batch in _batches(samples):
             expected = _torch_logits(model, batch, subset, bundle)
             by_split = np.stack([row.logits for row in predictor.run([_only(s, subset) for s in batch])])
@@ -90,20 +92,19 @@ def _arrays(samples: list[Sample], bundle: Bundle) -> Arrays:
 
 def _torch_logits(model: Model, batch: list[Sample], subset: str, bundle: Bundle) -> NDArray[np.float32]:
     """Content of absent modalities is there all the same, and must not matter."""
-    inputs = {name: torch.from_numpy(array.copy()) for name, array in _arrays(batch, bundle).items()}
-    present = torch.tensor([mask_of(subset)] * len(batch))
+    inputs = bundle.manifest.inputs
+    present = torch.tensor([mask_of(subset, model.names)] * len(batch))
     with torch.inference_mode():
-        features = (
-            model.image(inputs["image"]),
-            model.text(inputs["text"]),
-            model.audio(inputs["audio"], inputs["audio_length"]),
+        features = tuple(
+            model.features(name, *(torch.from_numpy(one.copy()) for one in side_by_side(name, batch, inputs).values()))
+            for name in model.names
         )
         logits: NDArray[np.float32] = model.answer(features, present).logits.numpy()
     return logits
 
 
 def _fused_logits(fused: Session, batch: list[Sample], subset: str, bundle: Bundle) -> NDArray[np.generic]:
-    present = np.array([mask_of(subset)] * len(batch))
+    present = np.array([mask_of(subset, bundle.manifest.inputs.names)] * len(batch))
     return fused.run({**_arrays(batch, bundle), "present": present})["logits"]
 
 

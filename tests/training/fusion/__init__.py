@@ -1,0 +1,1 @@
+"""Tests of every fusion: the laws that all keep, their definitions by hand, and their export."""
