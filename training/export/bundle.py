@@ -9,25 +9,37 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from app.bundle.folder import Bundle, file_records, read_bundle, staged, write_bundle
 from app.bundle.golden import GoldenCase, dump_golden
-from app.bundle.manifest import FORMAT, MODALITIES, Calibration, Fusion, Manifest, Modality
-from app.bundle.prepare import TextPreparer
+from app.bundle.manifest import (
+    FORMAT,
+    MODALITIES,
+    Calibration,
+    Conformal,
+    Fusion,
+    Inputs,
+    Manifest,
+    Modality,
+)
 from app.bundle.sample import Sample
 from app.runtime.golden import replay
 from app.runtime.predictor import Predictor
 from app.runtime.session import Device
-from training.card import model_card
+from training.batch import Stock
+from training.calibrate.model import METHOD, Calibrated
 from training.checkpoint import Checkpoint
-from training.data.corpus import Split
-from training.data.pairs import draw_pairs
-from training.golden import GoldenInput, golden_inputs
-from training.onnx_graphs import FUSED_FILE, FUSION_FILE
-from training.parity import Parity, check_parity
+from training.data.dataset import Split
+from training.encodings import rows_with
+from training.export.card import model_card
+from training.export.golden import GoldenInput, golden_inputs
+from training.export.graphs import FUSED_FILE, FUSION_FILE
+from training.export.parity import Parity, check_parity
+from training.model import Model
 from training.recipe import Recipe
-from training.rows import as_rgb
+from training.run import evaluation_rows, preparer_of
 
 GOLDEN_FILE: Final = "golden/cases.json"
 PARITY_ROWS: Final = 328  # batches of 1, 2, 5 and five of 64
@@ -81,13 +93,16 @@ def _assemble(
     checkpoint: Checkpoint, recipe: Recipe, graphs: dict[str, bytes], test: Split, *, number: int
 ) -> _Assembled:
     """The whole bundle in memory: graphs, then what they answer, then the card that tells of it."""
-    files = {**graphs, "tokenizer.json": checkpoint.tokenizer_json}
-    golden = golden_inputs()
+    files = dict(graphs)
+    if recipe.inputs.text is not None:
+        assert checkpoint.tokenizer_json is not None
+        files[recipe.inputs.text.tokenizer] = checkpoint.tokenizer_json
+    golden = golden_inputs(recipe.inputs.names)
     for case in golden:
         files |= {f"golden/{name}": body for name, body in case.files.items()}
     unanswered = dump_golden(tuple(_case(g, [0.0] * len(recipe.labels)) for g in golden))
     draft = _bundle(checkpoint, recipe, {**files, GOLDEN_FILE: unanswered}, checkpoint.run, number=number)
-    parity = check_parity(checkpoint.model, draft, parity_samples(test, draft))
+    parity = check_parity(checkpoint.model, draft, parity_samples(checkpoint, recipe, test))
     files[GOLDEN_FILE] = _answered(golden, draft)
     run = {**checkpoint.run, "libraries": _libraries(), "parity": asdict(parity)}
     described = _bundle(checkpoint, recipe, files, run, number=number).manifest
@@ -95,22 +110,30 @@ def _assemble(
     return _Assembled(_bundle(checkpoint, recipe, files, run, number=number, like=described), parity)
 
 
-def parity_samples(test: Split, bundle: Bundle) -> list[Sample]:
-    """Real test rows with all modalities, prepared for this bundle, spread over the split."""
-    spec = bundle.manifest.inputs.text
-    assert spec is not None
-    tokenize = TextPreparer(bundle.files[spec.tokenizer], spec)
-    pairs = draw_pairs(test, seed=1)
-    rows = torch.linspace(0, len(pairs.labels) - 1, min(PARITY_ROWS, len(pairs.labels))).long().tolist()
-    images = as_rgb(torch.from_numpy(test.images.pixels)).numpy()
-    return [
-        Sample(
-            image=images[pairs.image[row]],
-            text=tokenize(test.texts.strings[pairs.text[row]])[0],
-            audio=test.clips.samples[pairs.audio[row]],
-        )
-        for row in rows
-    ]
+def parity_samples(checkpoint: Checkpoint, recipe: Recipe, test: Split) -> list[Sample]:
+    """Real test rows with all modalities, prepared as for training, spread over the split."""
+    names = recipe.inputs.names
+    whole = rows_with(evaluation_rows(test), "+".join(names))
+    chosen = whole.take(np.linspace(0, len(whole) - 1, min(PARITY_ROWS, len(whole))).astype(np.int64))
+    stock = Stock(test.items, recipe.inputs, preparer_of(recipe, checkpoint.tokenizer_json))
+    return [_sample(stock, row) for row in chosen.items]
+
+
+def _sample(stock: Stock, row: NDArray[np.int64]) -> Sample:
+    parts: dict[str, Any] = {}
+    for name in stock.names:
+        item = row[[MODALITIES.index(name)]]
+        parts[name] = stock.gather(name, item)[0].numpy()[0]
+    return Sample(**parts)
+
+
+def inputs_of(recipe: Recipe, model: Model) -> Inputs:
+    """As the manifest tells them: with the width of what each encoder gives."""
+    specs = {
+        name: recipe.inputs.encoder(name).model_copy(update={"features": model.feature_width(name)})
+        for name in model.names
+    }
+    return Inputs(**specs)  # type: ignore[arg-type]
 
 
 def _bundle(
@@ -122,18 +145,23 @@ def _bundle(
     number: int,
     like: Manifest | None = None,
 ) -> Bundle:
+    spec = recipe.fusion
     manifest = Manifest(
         format=FORMAT,
         name=recipe.name,
         version=number,
         created=like.created if like else datetime.now(UTC).replace(microsecond=0),
-        task="classification",
+        task=recipe.task,
         labels=recipe.labels,
-        inputs=recipe.inputs,
+        inputs=inputs_of(recipe, checkpoint.model),
         fusion=Fusion(
-            graph=FUSION_FILE, fused=FUSED_FILE, method="concat", embedding=recipe.widths.embedding
+            graph=FUSION_FILE,
+            fused=FUSED_FILE,
+            level=spec.level,
+            method=spec.method,
+            embedding=spec.embedding,
         ),
-        calibration=Calibration(temperature=checkpoint.temperatures),
+        calibration=_calibration(checkpoint.calibrated),
         golden=GOLDEN_FILE,
         training=run,
         metrics=checkpoint.metrics,
@@ -141,6 +169,21 @@ def _bundle(
         digest=_NO_DIGEST,
     )
     return Bundle(manifest=manifest, files=dict(files))
+
+
+def _calibration(found: Calibrated) -> Calibration:
+    sets = found.conformal
+    conformal = None
+    if sets is not None:
+        fewest = min(sets.groups.values())
+        conformal = Conformal(
+            level=sets.level,
+            method=METHOD,
+            lac=sets.lac,
+            aps=sets.aps,
+            note=f"Thresholds are log odds, fitted on validation rows of {fewest} independent groups or more.",
+        )
+    return Calibration(temperature=found.temperatures, prior=found.prior, conformal=conformal)
 
 
 def _answered(golden: tuple[GoldenInput, ...], draft: Bundle) -> bytes:
