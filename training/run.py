@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from app.bundle.prepare import TextPreparer
-from training.calibrate import fit_temperatures
+from training.calibrate.temperature import fit_temperatures
 from training.checkpoint import Checkpoint, vocabulary_size
 from training.data.corpus import Clips, Corpus
 from training.data.pairs import draw_pairs
