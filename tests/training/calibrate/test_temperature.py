@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.calibrate import fit_temperature
+from training.calibrate.temperature import fit_label_temperature, fit_temperature
 from training.checkpoint import Checkpoint
 from training.evaluate import calibration_error, score, wilson
 from training.model import SUBSETS, mask_number, mask_of
@@ -39,6 +39,22 @@ def test_rows_without_an_error_do_not_make_a_model_certain() -> None:
     labels = torch.arange(10).repeat(20)
     logits = 5.0 * torch.nn.functional.one_hot(labels, 10)
     sure = (logits / fit_temperature(logits, labels, units=50)).softmax(dim=1).max(dim=1).values
+    assert sure[0].item() == pytest.approx(51 / 52, abs=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
+def test_labels_on_their_own_have_a_temperature_too(temperature: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    honest = 2 * torch.randn(2_000, 6, generator=generator)
+    targets = torch.bernoulli(honest.sigmoid(), generator=generator)
+    found = fit_label_temperature(honest * temperature, targets, units=len(targets))
+    assert found == pytest.approx(temperature, rel=0.06)
+
+
+def test_labels_without_an_error_do_not_make_a_model_certain() -> None:
+    targets = torch.eye(10)[torch.arange(10).repeat(20)]
+    logits = 10.0 * targets - 5
+    sure = (logits / fit_label_temperature(logits, targets, units=50)).sigmoid().max(dim=1).values
     assert sure[0].item() == pytest.approx(51 / 52, abs=1e-4)
 
 

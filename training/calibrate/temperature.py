@@ -7,6 +7,7 @@ subsets would leave those with few modalities far too sure of themselves.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -52,15 +53,35 @@ def fit_temperature(logits: Tensor, labels: Tensor, *, units: int) -> float:
     classes = logits.shape[1]
     smoothing = doubt * classes / (classes - 1)  # torch spreads it over all classes, the true one too
 
-    def loss(log_temperature: float) -> float:
-        scaled = logits.double() / math.exp(log_temperature)
+    def loss(temperature: float) -> float:
+        scaled = logits.double() / temperature
         return nn.functional.cross_entropy(scaled, labels, label_smoothing=smoothing).item()
 
+    return _least(loss)
+
+
+def fit_label_temperature(logits: Tensor, targets: Tensor, *, units: int) -> float:
+    """The same for labels that do not exclude each other: targets [rows, labels] of 0 and 1.
+
+    One divisor for all sigmoids, with the same doubt: a label that holds is given (units + 1) / (units + 2).
+    """
+    doubt = 1 / (units + 2)
+    believed = targets.double() * (1 - 2 * doubt) + doubt
+
+    def loss(temperature: float) -> float:
+        scaled = logits.double() / temperature
+        return nn.functional.binary_cross_entropy_with_logits(scaled, believed).item()
+
+    return _least(loss)
+
+
+def _least(loss: Callable[[float], float]) -> float:
+    """Where in the range of temperatures a loss with one valley is least."""
     low, high = math.log(_LOWEST), math.log(_HIGHEST)
     ratio = (math.sqrt(5) - 1) / 2
     for _ in range(_STEPS):
         left, right = high - ratio * (high - low), low + ratio * (high - low)
-        if loss(left) < loss(right):
+        if loss(math.exp(left)) < loss(math.exp(right)):
             high = right
         else:
             low = left
