@@ -168,8 +168,14 @@ def inspect(folder: BundleFolder) -> None:
         _fail(str(error), code=1)
     manifest = bundle.manifest
     typer.echo(f"{_title(bundle)}  {manifest.digest}")
+    typer.echo(f"task     {manifest.task}")
     typer.echo(f"labels   {', '.join(manifest.labels)}")
-    typer.echo(f"fusion   {manifest.fusion.method}")
+    level = manifest.fusion.level
+    typer.echo(f"fusion   {manifest.fusion.method}{f', {level} level' if level else ''}")
+    if conformal := manifest.calibration.conformal:
+        typer.echo(f"sets     {conformal.method}, level {conformal.level:g}")
+    if variant := manifest.variant:
+        typer.echo(f"variant  {variant.precision}{f' of {variant.of}' if variant.of else ''}")
     for name in manifest.inputs.names:
         numbers = manifest.inputs.encoder(name).model_dump(exclude={"encoder", "tokenizer"})
         typer.echo(f"{name:8} {', '.join(f'{key} {value}' for key, value in numbers.items())}")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from app.bundle.folder import Bundle
+from app.bundle.manifest import Variant
 from tests import tiny
 from tests.server import Server, free_port
 
@@ -97,6 +100,32 @@ def test_inspect_says_what_a_bundle_reads(copy: Path, bundle: Bundle) -> None:
     assert f"tiny/1  {tiny.digest(bundle)}" in done.stdout
     for said in ("red, green, blue", "sample_rate 8000", "max_pixels 25000000", "fusion.onnx"):
         assert said in done.stdout
+    for said in ("task     classification", "fusion   sum, feature level"):
+        assert said in done.stdout.splitlines()
+    assert not any(name in done.stdout for name in ("sets  ", "variant"))
+
+
+def test_inspect_says_how_a_bundle_answers_and_computes(tmp_path: Path) -> None:
+    made = tiny.with_sets("aps")
+    variant = Variant(precision="int8", of="a" * 64)
+    folder = tiny.write_files(
+        tmp_path,
+        dataclasses.replace(made, manifest=made.manifest.model_copy(update={"variant": variant})),
+        made.files,
+    )
+    said = trichord("inspect", folder).stdout.splitlines()
+    assert "sets     aps, level 0.9" in said
+    assert f"variant  int8 of {'a' * 64}" in said
+    many = tiny.multilabel()
+    assert "task     multilabel" in trichord("inspect", tiny.write_files(tmp_path, many, many.files)).stdout
+
+
+@pytest.mark.parametrize("made", [tiny.with_sets, tiny.multilabel])
+def test_verify_replays_bundles_of_every_kind(tmp_path: Path, made: Callable[[], Bundle]) -> None:
+    bundle = made()
+    done = trichord("verify", tiny.write_files(tmp_path, bundle, bundle.files))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "7 golden cases answered as at export" in done.stdout
 
 
 def test_healthcheck_asks_the_server(server: Server) -> None:

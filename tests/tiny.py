@@ -25,11 +25,14 @@ from app.bundle.manifest import (
     MODALITIES,
     AudioInput,
     Calibration,
+    Conformal,
+    ConformalMethod,
     Fusion,
     ImageInput,
     Inputs,
     Manifest,
     Modality,
+    Task,
     TextInput,
     parse_manifest,
     sealed,
@@ -94,26 +97,99 @@ g (float[rows,samples] audio, int32[rows] audio_length) => (float[rows,3] featur
 }"""
 
 
-def fusion_graph(modalities: tuple[Modality, ...]) -> str:
-    """Logits are four times the sum of the features that are present."""
-    count = len(modalities)
-    features = ", ".join(f"float[rows,3] {name}_features" for name in modalities)
-    unsqueezed = "\n".join(f"    {name}3 = Unsqueeze ({name}_features, middle)" for name in modalities)
-    return f"""
+_SIGNATURE = """
 g ({features}, bool[rows,{count}] present)
 => (float[rows,3] logits, float[rows,3] probabilities, float[rows,3] embedding,
-    float[rows,{count},3] modality_probabilities)
-<int64[1] middle = {{1}}, int64[1] last = {{2}}, float absent = {{0.0}}, float sharpness = {{4.0}}> {{
-{unsqueezed}
-    stacked = Concat <axis = 1> ({", ".join(f"{name}3" for name in modalities)})
-    mask = Unsqueeze (present, last)
-    masked = Where (mask, stacked, absent)
-    embedding = ReduceSum <keepdims = 0> (masked, middle)
+    float[rows,{count},3] modality_probabilities{more})
+<int64[1] middle = {{1}}, int64[1] last = {{2}}, float absent = {{0.0}}, float sharpness = {{4.0}},
+ float even = {{0.5}}, float half_way = {{2.0}}, float all = {{1.0}},
+ int64[{count}] place_values = {{{place_values}}}, float[{subsets}] thresholds = {{{thresholds}}}> {{"""
+
+_ONE_LABEL = """
     logits = Mul (embedding, sharpness)
     probabilities = Softmax <axis = -1> (logits)
     alone = Mul (masked, sharpness)
-    modality_probabilities = Softmax <axis = -1> (alone)
-}}"""
+    modality_probabilities = Softmax <axis = -1> (alone)"""
+
+_ANY_LABELS = """
+    scaled = Mul (embedding, sharpness)
+    logits = Sub (scaled, half_way)
+    probabilities = Sigmoid (logits)
+    scaled_alone = Mul (masked, sharpness)
+    alone = Sub (scaled_alone, half_way)
+    said_alone = Sigmoid (alone)
+    modality_probabilities = Where (mask, said_alone, even)"""
+
+_SCORES = {
+    "lac": """
+    scores = Sub (all, probabilities)""",
+    "aps": """
+    others = Unsqueeze (probabilities, middle)
+    own = Unsqueeze (probabilities, last)
+    is_above = GreaterOrEqual (others, own)
+    mass = Where (is_above, others, absent)
+    scores = ReduceSum <keepdims = 0> (mass, last)""",
+}
+
+# A subset is the binary number of its presence mask, image first; 0 is nobody's.
+_SET = """
+    bits = Cast <to = 7> (present)
+    valued = Mul (bits, place_values)
+    subset = ReduceSum <keepdims = 1> (valued, middle)
+    threshold = Gather (thresholds, subset)
+    is_inside = LessOrEqual (scores, threshold)
+    highest = ReduceMax <keepdims = 1> (probabilities, middle)
+    is_best = GreaterOrEqual (probabilities, highest)
+    prediction_set = Or (is_inside, is_best)"""
+
+
+def fusion_graph(
+    modalities: tuple[Modality, ...],
+    *,
+    task: Task = "classification",
+    conformal: Conformal | None = None,
+) -> str:
+    """Logits are four times the sum of the features that are present, less 2 if labels are independent."""
+    count = len(modalities)
+    head = _SIGNATURE.format(
+        features=", ".join(f"float[rows,3] {name}_features" for name in modalities),
+        count=count,
+        more=", bool[rows,3] prediction_set" if conformal else "",
+        place_values=", ".join(str(2**place) for place in range(count)),
+        subsets=2**count,
+        thresholds=", ".join(f"{value:.7f}" for value in _by_mask(modalities, conformal)),
+    )
+    unsqueezed = "".join(f"\n    {name}3 = Unsqueeze ({name}_features, middle)" for name in modalities)
+    joined = f"""
+    stacked = Concat <axis = 1> ({", ".join(f"{name}3" for name in modalities)})
+    mask = Unsqueeze (present, last)
+    masked = Where (mask, stacked, absent)
+    embedding = ReduceSum <keepdims = 0> (masked, middle)"""
+    answers = _ONE_LABEL if task == "classification" else _ANY_LABELS
+    sets = _SCORES[conformal.method] + _SET if conformal else ""
+    return head + unsqueezed + joined + answers + sets + "\n}"
+
+
+def _by_mask(modalities: tuple[Modality, ...], conformal: Conformal | None) -> list[float]:
+    """The applied threshold of every presence mask, read as a binary number with the first bit lowest."""
+    found = [0.0] * 2 ** len(modalities)
+    for subset, threshold in conformal.thresholds.items() if conformal else ():
+        found[sum(2 ** modalities.index(name) for name in modalities if name in subset.split("+"))] = (
+            threshold
+        )
+    return found
+
+
+def conformal_sets(method: ConformalMethod, modalities: tuple[Modality, ...] = MODALITIES) -> Conformal:
+    """Thresholds that differ from subset to subset, so that a set of the wrong one shows."""
+    names = subsets(modalities)
+    return Conformal(
+        level=0.9,
+        method=method,
+        lac={name: 0.45 + 0.06 * place for place, name in enumerate(names)},
+        aps={name: 0.95 - 0.07 * place for place, name in enumerate(names)},
+        note="made up for tests",
+    )
 
 
 def png(rgb: tuple[int, int, int], *, size: tuple[int, int] = (8, 8), format: str = "PNG") -> bytes:  # noqa: A002
@@ -197,16 +273,23 @@ def inputs(modalities: tuple[Modality, ...] = MODALITIES) -> Inputs:
     return Inputs(**{name: specs[name] for name in modalities})
 
 
-def make(*, name: str = "tiny", version: int = 1, modalities: tuple[Modality, ...] = MODALITIES) -> Bundle:
-    """The bundle in memory, with golden answers of its own."""
+def make(
+    *,
+    name: str = "tiny",
+    version: int = 1,
+    modalities: tuple[Modality, ...] = MODALITIES,
+    task: Task = "classification",
+    calibration: Calibration | None = None,
+) -> Bundle:
+    """The bundle in memory, with golden answers of its own. Its graph applies the calibration's sets."""
+    calibration = calibration or calibrated(modalities)
+    fusion = graph(fusion_graph(modalities, task=task, conformal=calibration.conformal))
     files = {
         "encoders/image.onnx": graph(IMAGE_GRAPH),
         "encoders/text.onnx": graph(_TEXT),
         "encoders/audio.onnx": graph(_AUDIO),
-        "fusion.onnx": graph(fusion_graph(modalities)),
-        "fused.onnx": graph(
-            fusion_graph(modalities)
-        ),  # nothing in the server reads it; its parity is training's to prove
+        "fusion.onnx": fusion,
+        "fused.onnx": fusion,  # nothing in the server reads it; its parity is training's to prove
         "tokenizer.json": tokenizer_json(),
         "golden/cases.json": b"[]",
         "golden/red.png": png((250, 20, 30)),
@@ -218,11 +301,11 @@ def make(*, name: str = "tiny", version: int = 1, modalities: tuple[Modality, ..
         name=name,
         version=version,
         created=datetime(2026, 1, 1, tzinfo=UTC),
-        task="classification",
+        task=task,
         labels=LABELS,
         inputs=inputs(modalities),
-        fusion=Fusion(graph="fusion.onnx", fused="fused.onnx", method="sum", embedding=3),
-        calibration=Calibration(temperature=dict.fromkeys(subsets(modalities), 0.25)),
+        fusion=Fusion(graph="fusion.onnx", fused="fused.onnx", method="sum", level="feature", embedding=3),
+        calibration=calibration,
         golden="golden/cases.json",
         training={"made by": "tests"},
         metrics={},
@@ -241,6 +324,29 @@ def make(*, name: str = "tiny", version: int = 1, modalities: tuple[Modality, ..
     return dataclasses.replace(
         Bundle(draft, files), manifest=draft.model_copy(update={"files": file_records(files)})
     )
+
+
+def calibrated(
+    modalities: tuple[Modality, ...] = MODALITIES,
+    *,
+    conformal: ConformalMethod | None = None,
+    thresholds: tuple[float, ...] | None = None,
+) -> Calibration:
+    return Calibration(
+        temperature=dict.fromkeys(subsets(modalities), 0.25),
+        conformal=conformal and conformal_sets(conformal, modalities),
+        thresholds=thresholds,
+    )
+
+
+def with_sets(method: ConformalMethod = "lac", *, name: str = "sets") -> Bundle:
+    """One label a row, and a conformal set of labels."""
+    return make(name=name, calibration=calibrated(conformal=method))
+
+
+def multilabel(*, name: str = "many") -> Bundle:
+    """Any number of labels a row. No two of them have the same threshold."""
+    return make(name=name, task="multilabel", calibration=calibrated(thresholds=(0.5, 0.6, 0.7)))
 
 
 def digest(bundle: Bundle) -> str:

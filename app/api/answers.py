@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +13,7 @@ from fastapi import Response
 from numpy.typing import NDArray
 
 from app.api import schemas
-from app.bundle.interpret import ClassProbability
+from app.bundle.interpret import ClassProbability, Opinion, PredictionSet
 from app.runtime.errors import NonFiniteOutput
 from app.serving.engine import Answer
 from app.serving.model import LiveModel
@@ -56,7 +57,8 @@ def response(body: schemas.Prediction | schemas.Embedding) -> Response:
     """The answer as JSON, and its timings as a header that browsers' developer tools show."""
     timings = body.timings_ms.model_dump()
     said = ", ".join(f"{name};dur={milliseconds:.3f}" for name, milliseconds in timings.items())
-    return Response(body.model_dump_json(), headers={"Server-Timing": said}, media_type="application/json")
+    content = body.model_dump_json(exclude_none=True)
+    return Response(content, headers={"Server-Timing": said}, media_type="application/json")
 
 
 def model_ref(model: LiveModel) -> schemas.ModelRef:
@@ -69,8 +71,10 @@ def _predicted(answer: Answer) -> dict[str, Any]:
     return {
         "label": prediction.best.label,
         "probability": prediction.best.probability,
-        "top": [_class(one) for one in prediction.top],
-        "by_modality": {name: _class(one) for name, one in prediction.by_modality.items()},
+        "labels": _classes(prediction.labels),
+        "prediction_set": wire_set(prediction.prediction_set),
+        "top": _classes(prediction.top),
+        "by_modality": {name: _opinion(one) for name, one in prediction.by_modality.items()},
     }
 
 
@@ -97,8 +101,20 @@ def _base64(vector: NDArray[np.float32]) -> str:
     return base64.b64encode(vector.astype("<f4").tobytes()).decode()
 
 
-def _class(one: ClassProbability) -> schemas.ClassProbability:
-    return schemas.ClassProbability(label=one.label, probability=one.probability)
+def _opinion(one: Opinion) -> schemas.Opinion:
+    return schemas.Opinion(
+        label=one.best.label, probability=one.best.probability, labels=_classes(one.labels)
+    )
+
+
+def wire_set(one: PredictionSet | None) -> schemas.PredictionSet | None:
+    return None if one is None else schemas.PredictionSet(level=one.level, labels=list(one.labels))
+
+
+def _classes(several: Sequence[ClassProbability] | None) -> list[schemas.ClassProbability] | None:
+    if several is None:
+        return None
+    return [schemas.ClassProbability(label=one.label, probability=one.probability) for one in several]
 
 
 def _ms(seconds: float) -> float:

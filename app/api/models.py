@@ -34,12 +34,15 @@ def models_router(repository: Repository) -> APIRouter:
 
 def _model(model: LiveModel) -> schemas.Model:
     manifest = model.manifest
+    conformal = manifest.calibration.conformal
     return schemas.Model(
         name=manifest.name,
         version=manifest.version,
         digest=manifest.digest,
         task=manifest.task,
         labels=list(manifest.labels),
+        thresholds=list(manifest.label_thresholds) if manifest.is_multilabel else None,
+        prediction_set_level=conformal and conformal.level,
         limits=_limits(manifest.inputs),
         fusion=manifest.fusion.method,
         device=model.device,

@@ -30,6 +30,19 @@ class ClassProbability(_Wire):
     probability: Probability
 
 
+class Opinion(ClassProbability):
+    """The most probable class and, of a multilabel model, the labels that hold."""
+
+    labels: list[ClassProbability] | None = None
+
+
+class PredictionSet(_Wire):
+    """Classes that hold the right one in a stated share of cases. Never empty."""
+
+    level: Probability = Field(description="The share, counted over rows like those of validation.")
+    labels: list[str] = Field(description="Best first.")
+
+
 class Modalities(_Wire):
     used: list[str]
     missing: list[str] = Field(description="Modalities that the model reads and the request did not bring.")
@@ -67,8 +80,15 @@ class _Ran(_Wire):
 class _Predicted(_Wire):
     label: str
     probability: Probability = Field(description="Calibrated for the subset of modalities that was used.")
+    labels: list[ClassProbability] | None = Field(
+        default=None, description="Of a multilabel model: every label that reaches its threshold, best first."
+    )
+    prediction_set: PredictionSet | None = Field(
+        default=None,
+        description="Of a model with conformal sets, for the subset of modalities that was used.",
+    )
     top: list[ClassProbability] = Field(description="The most probable classes, best first.")
-    by_modality: dict[str, ClassProbability] = Field(description="What each used modality says on its own.")
+    by_modality: dict[str, Opinion] = Field(description="What each used modality says on its own.")
 
 
 class Prediction(_Ran, _Predicted, _FromOneModel):  # entries stand in the reverse order of these bases
@@ -156,6 +176,12 @@ class Model(_Wire):
     digest: str
     task: str
     labels: list[str]
+    thresholds: list[float] | None = Field(
+        default=None, description="Of a multilabel model: the least probability of each label that holds."
+    )
+    prediction_set_level: Probability | None = Field(
+        default=None, description="Of a model with conformal sets: the share of cases that they are right in."
+    )
     limits: Limits
     fusion: str = Field(description="How features are joined.")
     device: str

@@ -19,6 +19,7 @@ class RowOutputs:
     embedding: NDArray[np.float32]  # [embedding]
     modality_probabilities: NDArray[np.float32]  # [modalities, labels]
     features: tuple[NDArray[np.float32], ...]  # of each modality, in the same order; zeros where it is absent
+    prediction_set: NDArray[np.bool_] | None = None  # [labels], if the bundle has conformal sets
 
     @property
     def is_finite(self) -> bool:
@@ -35,13 +36,31 @@ class ClassProbability:
 
 
 @dataclass(frozen=True, slots=True)
+class Opinion:
+    """What all modalities together, or one of them alone, make of a row."""
+
+    best: ClassProbability
+    labels: tuple[ClassProbability, ...] | None  # those that hold, best first; only of a multilabel bundle
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionSet:
+    """Labels that hold the right one with a probability of `level`, by falling probability. Never empty."""
+
+    level: float
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """The answer for one row. `top` starts with the prediction itself."""
 
     top: tuple[ClassProbability, ...]
+    labels: tuple[ClassProbability, ...] | None  # as of an Opinion
     used: tuple[Modality, ...]
     missing: tuple[Modality, ...]
-    by_modality: dict[Modality, ClassProbability]
+    by_modality: dict[Modality, Opinion]
+    prediction_set: PredictionSet | None
 
     @property
     def best(self) -> ClassProbability:
@@ -51,17 +70,45 @@ class Prediction:
 def interpret(
     outputs: RowOutputs, used: tuple[Modality, ...], manifest: Manifest, *, top_k: int
 ) -> Prediction:
-    """The `top_k` most probable classes, ties by the manifest's order, and each used modality's favourite."""
-    order = np.argsort(-outputs.probabilities, kind="stable")[:top_k]
-    top = tuple(_named(outputs.probabilities, index, manifest) for index in order)
+    """The `top_k` most probable classes, ties by the manifest's order, and each used modality's opinion."""
+    order = np.argsort(-outputs.probabilities, kind="stable")
     names = manifest.inputs.names
     by_modality = {
-        name: _named(said, np.argmax(said), manifest)
+        name: _opinion(said, manifest)
         for name, said in zip(names, outputs.modality_probabilities, strict=True)
         if name in used
     }
-    missing = tuple(name for name in names if name not in used)
-    return Prediction(top=top, used=used, missing=missing, by_modality=by_modality)
+    return Prediction(
+        top=tuple(_named(outputs.probabilities, index, manifest) for index in order[:top_k]),
+        labels=_holding(outputs.probabilities, manifest),
+        used=used,
+        missing=tuple(name for name in names if name not in used),
+        by_modality=by_modality,
+        prediction_set=_prediction_set(outputs, order, manifest),
+    )
+
+
+def _opinion(probabilities: NDArray[np.float32], manifest: Manifest) -> Opinion:
+    best = _named(probabilities, np.argmax(probabilities), manifest)
+    return Opinion(best, _holding(probabilities, manifest))
+
+
+def _holding(probabilities: NDArray[np.float32], manifest: Manifest) -> tuple[ClassProbability, ...] | None:
+    """The labels that reach their thresholds; None where labels exclude each other."""
+    if not manifest.is_multilabel:
+        return None
+    reached = probabilities >= np.array(manifest.label_thresholds, np.float32)
+    order = np.argsort(-probabilities, kind="stable")
+    return tuple(_named(probabilities, index, manifest) for index in order if reached[index])
+
+
+def _prediction_set(outputs: RowOutputs, order: NDArray[np.intp], manifest: Manifest) -> PredictionSet | None:
+    conformal = manifest.calibration.conformal
+    if conformal is None:
+        return None
+    assert outputs.prediction_set is not None, "the predictor reads it where the manifest has sets"
+    chosen = tuple(manifest.labels[index] for index in order if outputs.prediction_set[index])
+    return PredictionSet(level=conformal.level, labels=chosen)
 
 
 def _named(probabilities: NDArray[np.float32], index: np.intp, manifest: Manifest) -> ClassProbability:

@@ -32,6 +32,15 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[int, Field(gt=0)]
 Label = Annotated[str, Field(min_length=1, max_length=256)]
 Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Score = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+Task = Literal["classification", "multilabel"]
+Level = Literal["feature", "model", "prediction"]
+ConformalMethod = Literal["lac", "aps"]
+Precision = Literal["float32", "float16", "int8"]
+_EVEN: Final = 0.5  # the threshold of a label that has none of its own
+_PRIOR_ROUNDING: Final = 1e-3  # of many float32 shares added up
 
 
 class _Frozen(BaseModel):
@@ -106,13 +115,30 @@ class Fusion(_Frozen):
 
     Inputs: `<modality>_features` float32 [rows, features] each and `present` bool [rows, modalities].
     Outputs: `logits` and `probabilities` float32 [rows, labels], `embedding` float32 [rows, embedding],
-    `modality_probabilities` float32 [rows, modalities, labels], what each modality says on its own.
+    `modality_probabilities` float32 [rows, modalities, labels], what each modality says on its own; and
+    `prediction_set` bool [rows, labels], if the calibration has conformal sets.
     """
 
     graph: FilePath
     fused: FilePath = Field(description="The same computation from prepared inputs as one graph.")
     method: str = Field(description="How features are joined, by its name in the literature.")
+    level: Level | None = Field(None, description="What is joined: features, models' tokens, predictions.")
     embedding: Positive
+
+
+class Conformal(_Frozen):
+    """Sets of labels that hold the right one in a stated share of cases, see conformal.py."""
+
+    level: Annotated[float, Field(gt=0, lt=1)] = Field(description="Share of rows whose set is right.")
+    method: ConformalMethod = Field(description="Whose thresholds the fusion graph applies.")
+    lac: dict[str, Score] = Field(description="Largest LAC score of a set's labels, for each subset.")
+    aps: dict[str, Score] = Field(description="Largest APS score of a set's labels, for each subset.")
+    note: str | None = Field(None, description="What the share was counted over, for the model card.")
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Of the method that is applied, by subset."""
+        return self.lac if self.method == "lac" else self.aps
 
 
 class Calibration(_Frozen):
@@ -124,6 +150,20 @@ class Calibration(_Frozen):
     temperature: dict[str, Temperature] = Field(
         description="Divisor of the logits for each subset, named like 'image+audio'."
     )
+    prior: tuple[Share, ...] | None = Field(
+        None, description="Share of each label among the rows, in the order of the labels."
+    )
+    conformal: Conformal | None = None
+    thresholds: tuple[Share, ...] | None = Field(
+        None, description="For multilabel: the least probability of each label that holds; 0.5 if left out."
+    )
+
+
+class Variant(_Frozen):
+    """Which numbers the graphs compute with."""
+
+    precision: Precision
+    of: Sha256 | None = Field(None, description="Digest of the bundle that this one was made from.")
 
 
 class FileRecord(_Frozen):
@@ -136,11 +176,12 @@ class Manifest(_Frozen):
     name: BundleName
     version: Positive
     created: datetime
-    task: Literal["classification"]
+    task: Task = Field(description="One label a row, or any number of labels, each on its own.")
     labels: Annotated[tuple[Label, ...], Field(min_length=2)]
     inputs: Inputs
     fusion: Fusion
     calibration: Calibration
+    variant: Variant | None = None
     golden: FilePath = Field(description="The list of golden cases, see golden.py.")
     training: dict[str, Any] = Field(description="Where the weights come from: recipe, seed, data, versions.")
     metrics: dict[str, Any] = Field(description="What evaluation measured, as the model card prints it.")
@@ -156,9 +197,42 @@ class Manifest(_Frozen):
         missing = sorted(self.named_files() - self.files.keys())
         if missing:
             raise ValueError(f"'files' does not list {missing[0]}")
-        if set(self.calibration.temperature) != set(subsets(self.inputs.names)):
-            raise ValueError("'calibration' needs one temperature for each subset of the modalities")
         return self
+
+    @model_validator(mode="after")
+    def _calibration_fits(self) -> Self:
+        calibration, wanted = self.calibration, set(subsets(self.inputs.names))
+        if set(calibration.temperature) != wanted:
+            raise ValueError("'calibration' needs one temperature for each subset of the modalities")
+        conformal = calibration.conformal
+        if conformal is not None and not set(conformal.lac) == set(conformal.aps) == wanted:
+            raise ValueError("'calibration.conformal' needs one threshold for each subset of the modalities")
+        for name in ("prior", "thresholds"):
+            numbers = getattr(calibration, name)
+            if numbers is not None and len(numbers) != len(self.labels):
+                raise ValueError(f"'calibration.{name}' needs one number for each label")
+        return self
+
+    @model_validator(mode="after")
+    def _calibration_is_the_tasks(self) -> Self:
+        calibration, is_multilabel = self.calibration, self.is_multilabel
+        if is_multilabel and calibration.conformal is not None:
+            raise ValueError("'calibration.conformal' is for one label a row, not for multilabel")
+        if not is_multilabel and calibration.thresholds is not None:
+            raise ValueError("'calibration.thresholds' is for multilabel")
+        prior = calibration.prior
+        if prior is not None and not is_multilabel and abs(sum(prior) - 1) > _PRIOR_ROUNDING:
+            raise ValueError("'calibration.prior' does not sum to 1")
+        return self
+
+    @property
+    def is_multilabel(self) -> bool:
+        return self.task == "multilabel"
+
+    @property
+    def label_thresholds(self) -> tuple[float, ...]:
+        """For multilabel: the least probability of each label that holds."""
+        return self.calibration.thresholds or (_EVEN,) * len(self.labels)
 
     def encoding_digest(self, modality: Modality) -> bytes:
         """Of the numbers and files that turn a modality's bytes into features.

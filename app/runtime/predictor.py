@@ -14,11 +14,12 @@ from app.bundle.folder import Bundle
 from app.bundle.interpret import Prediction, RowOutputs, interpret
 from app.bundle.manifest import Modality
 from app.bundle.prepare import Preparer
-from app.bundle.sample import EncoderRun, RawInputs, Sample, collate
+from app.bundle.sample import Arrays, EncoderRun, RawInputs, Sample, collate
 from app.runtime.errors import GraphInvalid, NonFiniteOutput
 from app.runtime.session import Device, Session, open_session
 
 _OUTPUTS = ("logits", "probabilities", "embedding", "modality_probabilities")
+_SET = "prediction_set"  # of a bundle with conformal sets
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +85,8 @@ class Predictor:
         )
         fusion_s = time.perf_counter() - started_s
         parts.append(PartRun("fusion", rows=batch.size, length=1, padding=0, seconds=fusion_s))
-        if any(len(fused[name]) != batch.size for name in _OUTPUTS):
-            graph = self.manifest.fusion.graph
-            raise GraphInvalid(f"{graph}: {batch.size} rows went in, another number came out.")
-        encoded = zip(*features.values(), strict=True)
-        rows = [RowOutputs(*row) for row in zip(*(fused[name] for name in _OUTPUTS), encoded, strict=True)]
-        return Ran(rows=rows, parts=tuple(parts))
+        encoded = list(zip(*features.values(), strict=True))
+        return Ran(rows=self._rows(fused, encoded), parts=tuple(parts))
 
     def run(self, samples: list[Sample]) -> list[RowOutputs]:
         """Outputs row by row, in order."""
@@ -116,6 +113,25 @@ class Predictor:
             for name, vector in sample.features.items():
                 features[name][row] = vector
         return features
+
+    def _rows(self, fused: Arrays, encoded: list[tuple[NDArray[np.float32], ...]]) -> list[RowOutputs]:
+        """What the fusion graph put out, row by row, each with its features. Raises GraphInvalid."""
+        has_sets = self.manifest.calibration.conformal is not None
+        names = (*_OUTPUTS, _SET) if has_sets else _OUTPUTS
+        graph = self.manifest.fusion.graph
+        lost = [name for name in names if name not in fused]
+        if lost:
+            raise GraphInvalid(
+                f"{graph}: the graph has no output '{lost[0]}', which the manifest promises. "
+                "Export the bundle again."
+            )
+        if has_sets and fused[_SET].dtype != np.bool_:
+            raise GraphInvalid(f"{graph}: the output '{_SET}' is not bool. Export the bundle again.")
+        if any(len(fused[name]) != len(encoded) for name in names):
+            raise GraphInvalid(f"{graph}: {len(encoded)} rows went in, another number came out.")
+        sets = fused[_SET] if has_sets else (None,) * len(encoded)
+        each = zip(*(fused[name] for name in _OUTPUTS), encoded, sets, strict=True)
+        return [RowOutputs(*row) for row in each]
 
     def _encode(self, run: EncoderRun, features: dict[Modality, NDArray[np.float32]]) -> PartRun:
         """Write the run's features into the rows that brought its modality."""

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.bundle.conformal import set_bounds
 from app.bundle.folder import Bundle
-from app.bundle.manifest import MODALITIES, Modality, subsets
+from app.bundle.manifest import MODALITIES, ConformalMethod, Modality, subset_name, subsets
 from app.bundle.sample import RawInputs
 from app.runtime.errors import DeviceUnavailable, GoldenMismatch, GraphInvalid, NonFiniteOutput
 from app.runtime.golden import replay
@@ -108,6 +109,103 @@ def test_a_model_that_answers_otherwise_is_caught(bundle: Bundle) -> None:
     changed = dataclasses.replace(bundle, files=bundle.files | {"encoders/image.onnx": other})
     with pytest.raises(GoldenMismatch, match="golden case 'image'"):
         replay(changed, Predictor.open(changed, device=CPU, threads=1))
+
+
+METHODS: tuple[ConformalMethod, ...] = ("lac", "aps")
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def with_sets(request: pytest.FixtureRequest) -> Bundle:
+    return tiny.with_sets(request.param)
+
+
+@pytest.fixture(scope="module")
+def choosing(with_sets: Bundle) -> Predictor:
+    return Predictor.open(with_sets, device=CPU, threads=1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.sampled_from(SUBSETS)), min_size=1, max_size=9))
+def test_each_row_has_the_set_of_its_own_subset(
+    choosing: Predictor, rows: list[tuple[int, tuple[Modality, ...]]]
+) -> None:
+    predictor, conformal = choosing, choosing.manifest.calibration.conformal
+    assert conformal is not None
+    samples = [predictor.prepare(tiny.row(seed, subset)) for seed, subset in rows]
+    for sample, outputs, (_, subset) in zip(samples, predictor.run(samples), rows, strict=True):
+        threshold = conformal.thresholds[subset_name(subset)]
+        bounds = set_bounds(outputs.probabilities, threshold, method=conformal.method, tolerance=1e-5)
+        assert outputs.prediction_set is not None
+        assert bounds.admit(outputs.prediction_set)
+        prediction = predictor.interpret(outputs, sample, top_k=1)
+        assert prediction.prediction_set is not None
+        chosen = prediction.prediction_set.labels
+        assert chosen[0] == prediction.best.label
+        assert set(chosen) == {tiny.LABELS[index] for index in np.flatnonzero(outputs.prediction_set)}
+        assert [outputs.probabilities[tiny.LABELS.index(label)] for label in chosen] == sorted(
+            outputs.probabilities[outputs.prediction_set], reverse=True
+        )
+
+
+def test_sets_replay_and_those_of_other_thresholds_are_caught(with_sets: Bundle, choosing: Predictor) -> None:
+    assert replay(with_sets, choosing).cases == 7
+    calibration = with_sets.manifest.calibration
+    assert calibration.conformal is not None
+    strict = calibration.conformal.model_copy(update={"lac": NO_MORE, "aps": NO_MORE})
+    other = with_sets.manifest.model_copy(
+        update={"calibration": calibration.model_copy(update={"conformal": strict})}
+    )
+    changed = dataclasses.replace(with_sets, manifest=other)
+    sentence = r"golden case '.*': the set of labels .* the manifest's (LAC|APS) threshold, 0\."
+    with pytest.raises(GoldenMismatch, match=sentence):
+        replay(changed, Predictor.open(changed, device=CPU, threads=1))
+
+
+def test_a_graph_without_the_sets_that_the_manifest_promises_is_named(
+    with_sets: Bundle, bundle: Bundle
+) -> None:
+    plain = bundle.files["fusion.onnx"]
+    for graph, message in (
+        (plain, r"fusion\.onnx: the graph has no output 'prediction_set'"),
+        (tiny.graph(AS_NUMBERS), r"fusion\.onnx: the output 'prediction_set' is not bool"),
+    ):
+        other = dataclasses.replace(with_sets, files=with_sets.files | {"fusion.onnx": graph})
+        predictor = Predictor.open(other, device=CPU, threads=1)
+        with pytest.raises(GraphInvalid, match=message):
+            predictor.predict(tiny.row(0))
+
+
+NO_MORE = dict.fromkeys(subsets(MODALITIES), 0.0)
+AS_NUMBERS = (
+    tiny.fusion_graph(MODALITIES, conformal=tiny.conformal_sets("lac"))
+    .replace("bool[rows,3] prediction_set", "uint8[rows,3] prediction_set")
+    .replace("prediction_set = Or", "chosen = Or")
+    .replace("\n}", "\n    prediction_set = Cast <to = 2> (chosen)\n}")
+)
+
+
+def test_labels_that_stand_alone_are_those_that_reach_their_thresholds() -> None:
+    bundle = tiny.multilabel()
+    predictor = Predictor.open(bundle, device=CPU, threads=1)
+    assert replay(bundle, predictor).cases == 7
+    # sigmoid(4 c - 2) of colours 255, 153 and 191: 0.88, 0.60 and 0.73; green's threshold is 0.6
+    for colour, labels in (
+        ((255, 152, 191), ["red", "blue"]),
+        ((255, 155, 0), ["red", "green"]),
+        ((0, 0, 0), []),
+    ):
+        prediction = predictor.predict(RawInputs(image=tiny.png(colour)))
+        assert prediction.labels is not None
+        assert [one.label for one in prediction.labels] == labels
+        assert prediction.prediction_set is None
+        assert prediction.by_modality["image"].labels == prediction.labels, "the image is all there is"
+        for one, part in zip(
+            sorted(prediction.top, key=lambda one: tiny.LABELS.index(one.label)), colour, strict=True
+        ):
+            assert one.probability == pytest.approx(1 / (1 + np.exp(2 - 4 * part / 255)), abs=1e-6)
+    [outputs] = predictor.run([predictor.prepare(tiny.row(0, ("text",)))])
+    np.testing.assert_array_equal(
+        outputs.modality_probabilities[0], [0.5] * 3, "nothing is known of an absent image"
+    )
 
 
 def test_a_graph_that_is_none_is_named(bundle: Bundle) -> None:

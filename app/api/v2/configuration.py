@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from app.api.v2.metadata import PLATFORM
-from app.api.v2.outputs import output_dims
+from app.api.v2.outputs import OutputSpec, output_specs
 from app.api.v2.paths import asked_model, on_model
 from app.api.v2.service import Service
 from app.bundle.manifest import Manifest
@@ -23,7 +23,7 @@ class InputConfiguration(BaseModel):
 
 class OutputConfiguration(BaseModel):
     name: str
-    data_type: Literal["TYPE_FP32"] = "TYPE_FP32"
+    data_type: Literal["TYPE_FP32", "TYPE_BOOL"]
     dims: list[int]
 
 
@@ -72,5 +72,10 @@ def _configuration(manifest: Manifest, *, max_rows: int) -> Configuration:
         name=manifest.name,
         max_batch_size=max_rows,
         input=[InputConfiguration(name=name, dims=[1]) for name in manifest.inputs.names],
-        output=[OutputConfiguration(name=name, dims=dims) for name, dims in output_dims(manifest).items()],
+        output=[_output(name, spec) for name, spec in output_specs(manifest).items()],
     )
+
+
+def _output(name: str, spec: OutputSpec) -> OutputConfiguration:
+    data_type: Literal["TYPE_FP32", "TYPE_BOOL"] = "TYPE_BOOL" if spec.datatype == "BOOL" else "TYPE_FP32"
+    return OutputConfiguration(name=name, data_type=data_type, dims=spec.dims)

@@ -38,7 +38,7 @@ def infer_router(service: Service) -> APIRouter:
             model = asked_model(service.repository, request)
             with service.statistics.request(model) as spent:
                 asked = parse_request(
-                    body, request.headers.get(HEADER), model.manifest.inputs, max_rows=service.limits.rows
+                    body, request.headers.get(HEADER), model.manifest, max_rows=service.limits.rows
                 )
                 check_json_size(asked, model.manifest)
                 rows = rows_of(asked.inputs, asked.rows, model)

@@ -10,7 +10,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from app.api import answers
 from app.api.errors import Refusal
+from app.api.schemas import PredictionSet
 from app.api.v2.bodies import load_json
 from app.api.v2.errors import refusals
 from app.api.v2.rows import Row
@@ -44,6 +46,10 @@ class Predicted(BaseModel):
     label: str
     probability: float
     probabilities: dict[str, float] = Field(description="Of every class, by its label.")
+    labels: list[str] | None = Field(
+        None, description="Of a multilabel model: every label that reaches its threshold, best first."
+    )
+    prediction_set: PredictionSet | None = Field(None, description="Of a model with conformal sets.")
 
 
 class Predictions(BaseModel):
@@ -59,6 +65,7 @@ def instances_router(service: Service) -> APIRouter:
         operation_id="kserve_predict",
         summary="Predict instances, as KServe's first protocol asks",
         responses=refusals(400, 404, 413, 503, 504),
+        response_model_exclude_none=True,
         openapi_extra={"requestBody": body_schema},
     )
     async def predict(name: str, request: Request) -> Predictions:
@@ -103,8 +110,12 @@ def _file(media: Media | None) -> bytes | None:
 
 
 def _predicted(answer: Answer, labels: tuple[str, ...]) -> Predicted:
-    best = answer.prediction.best
+    prediction = answer.prediction
     values: list[float] = answer.outputs.probabilities.tolist()
     return Predicted(
-        label=best.label, probability=best.probability, probabilities=dict(zip(labels, values, strict=True))
+        label=prediction.best.label,
+        probability=prediction.best.probability,
+        probabilities=dict(zip(labels, values, strict=True)),
+        labels=None if prediction.labels is None else [one.label for one in prediction.labels],
+        prediction_set=answers.wire_set(prediction.prediction_set),
     )

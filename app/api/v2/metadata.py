@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from app.api.v2.errors import refusals
-from app.api.v2.outputs import output_dims
+from app.api.v2.outputs import output_specs
 from app.api.v2.paths import asked_model, on_model
 from app.api.v2.service import Service
 from app.api.v2.tensors import Datatype
@@ -75,8 +75,8 @@ def metadata_router(service: Service) -> APIRouter:
                 TensorMetadata(name=name, datatype="BYTES", shape=[_ANY, 1]) for name in manifest.inputs.names
             ],
             outputs=[
-                TensorMetadata(name=name, datatype="FP32", shape=[_ANY, *dims])
-                for name, dims in output_dims(manifest).items()
+                TensorMetadata(name=name, datatype=spec.datatype, shape=[_ANY, *spec.dims])
+                for name, spec in output_specs(manifest).items()
             ],
         )
 

@@ -12,8 +12,8 @@ import numpy as np
 from app.api.errors import Refusal
 from app.api.strict_json import JSON_VALUES
 from app.api.v2.bodies import dump_json
-from app.api.v2.requests import HEADER, OUTPUTS, Asked, WantedOutput
-from app.api.v2.tensors import Tensor, datatype_of, to_binary, to_json
+from app.api.v2.requests import HEADER, SET_OUTPUT, Asked, WantedOutput, output_names
+from app.api.v2.tensors import OutputDatatype, Tensor, datatype_of, to_binary, to_json
 from app.bundle.interpret import RowOutputs
 from app.bundle.manifest import Manifest
 from app.runtime.errors import NonFiniteOutput
@@ -27,16 +27,30 @@ class Encoded:
     headers: dict[str, str]
 
 
-def output_dims(manifest: Manifest) -> dict[str, list[int]]:
-    """The shape of one row of each output."""
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """What one row of an output is."""
+
+    datatype: OutputDatatype
+    dims: list[int]
+
+
+def output_specs(manifest: Manifest) -> dict[str, OutputSpec]:
+    """Of each output that the model has, in the order that they are sent in."""
     labels, modalities = len(manifest.labels), len(manifest.inputs.names)
-    dims = ([labels], [labels], [manifest.fusion.embedding], [modalities, labels])
-    return dict(zip(OUTPUTS, dims, strict=True))
+    specs = {
+        "probabilities": OutputSpec("FP32", [labels]),
+        "logits": OutputSpec("FP32", [labels]),
+        "embedding": OutputSpec("FP32", [manifest.fusion.embedding]),
+        "modality_probabilities": OutputSpec("FP32", [modalities, labels]),
+        SET_OUTPUT: OutputSpec("BOOL", [labels]),
+    }
+    return {name: specs[name] for name in output_names(manifest)}
 
 
 def check_json_size(asked: Asked, manifest: Manifest) -> None:
     """Before anything runs. Raises Refusal bad_request if the answer would be too much JSON."""
-    sizes = {name: math.prod(dims) for name, dims in output_dims(manifest).items()}
+    sizes = {name: math.prod(spec.dims) for name, spec in output_specs(manifest).items()}
     in_json = [wanted for wanted in asked.outputs if not wanted.is_binary]
     values = asked.rows * sum(min(wanted.classes or math.inf, sizes[wanted.name]) for wanted in in_json)
     if values > JSON_VALUES:

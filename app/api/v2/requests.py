@@ -11,15 +11,17 @@ from pydantic import ValidationError
 from app.api.errors import Refusal
 from app.api.v2.bodies import load_json
 from app.api.v2.schemas import InferRequest, InputTensor
-from app.api.v2.tensors import Datatype, Malformed, Tensor, from_binary, from_json
-from app.bundle.manifest import Inputs
+from app.api.v2.tensors import InputDatatype, Malformed, Tensor, from_binary, from_json
+from app.bundle.manifest import Inputs, Manifest
 from app.serving.schedule import Priority
 
 HEADER: Final = "Inference-Header-Content-Length"
 LENGTH_INPUT: Final = "audio_length"
-OUTPUTS: Final = ("probabilities", "logits", "embedding", "modality_probabilities")
+_OUTPUTS: Final = ("probabilities", "logits", "embedding", "modality_probabilities")
+SET_OUTPUT: Final = "prediction_set"
+_UNRANKED: Final = ("modality_probabilities", SET_OUTPUT)  # outputs whose best values nobody can name
 
-_DATATYPES: Final[Mapping[str, tuple[Datatype, ...]]] = {
+_DATATYPES: Final[Mapping[str, tuple[InputDatatype, ...]]] = {
     "image": ("BYTES", "UINT8"),
     "text": ("BYTES", "INT32"),
     "audio": ("BYTES", "FP32"),
@@ -47,17 +49,22 @@ class Asked:
     timeout_s: float | None
 
 
-def parse_request(body: bytes, header_length: str | None, inputs: Inputs, *, max_rows: int) -> Asked:
+def output_names(manifest: Manifest) -> tuple[str, ...]:
+    """What may be asked for, and is sent to those who ask for nothing by name."""
+    return _OUTPUTS if manifest.calibration.conformal is None else (*_OUTPUTS, SET_OUTPUT)
+
+
+def parse_request(body: bytes, header_length: str | None, manifest: Manifest, *, max_rows: int) -> Asked:
     """Raises Refusal: bad_request, or body_too_large for JSON that should have been binary."""
     end = _json_length(header_length, body)
     header = _checked(load_json(body[:end]))
-    tensors = _read_tensors(header, memoryview(body)[end:], inputs)
+    tensors = _read_tensors(header, memoryview(body)[end:], manifest.inputs)
     parameters = header.parameters
     return Asked(
         id=header.id,
         rows=_rows(tensors, max_rows=max_rows),
         inputs=tensors,
-        outputs=_wanted(header),
+        outputs=_wanted(header, output_names(manifest)),
         priority=Priority.BATCH if parameters.priority > 1 else Priority.INTERACTIVE,
         timeout_s=parameters.timeout / 1e6 or None,
     )
@@ -143,18 +150,18 @@ def _rows(tensors: Mapping[str, Tensor], *, max_rows: int) -> int:
     return rows
 
 
-def _wanted(header: InferRequest) -> tuple[WantedOutput, ...]:
+def _wanted(header: InferRequest, known: tuple[str, ...]) -> tuple[WantedOutput, ...]:
     default = header.parameters.binary_data_output
     if not header.outputs:
-        return tuple(WantedOutput(name, is_binary=default, classes=0) for name in OUTPUTS)
+        return tuple(WantedOutput(name, is_binary=default, classes=0) for name in known)
     names = [output.name for output in header.outputs]
-    if len(set(names)) < len(names) or not set(names) <= set(OUTPUTS):
-        raise Refusal("bad_request", f"Outputs are {', '.join(OUTPUTS)}, each at most once.")
+    if len(set(names)) < len(names) or not set(names) <= set(known):
+        raise Refusal("bad_request", f"Outputs are {', '.join(known)}, each at most once.")
     for output in header.outputs:
         if output.parameters.shared_memory_region is not None:
             raise Refusal("bad_request", "Shared memory is not supported. Read the outputs from the body.")
-        if output.parameters.classification and output.name == "modality_probabilities":
-            raise Refusal("bad_request", "modality_probabilities has no classification; take the tensor.")
+        if output.parameters.classification and output.name in _UNRANKED:
+            raise Refusal("bad_request", f"{output.name} has no classification; take the tensor.")
     return tuple(
         WantedOutput(
             output.name,

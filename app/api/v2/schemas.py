@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.v2.tensors import Datatype
+from app.api.v2.tensors import InputDatatype, OutputDatatype
 
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Dimension = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -26,7 +26,7 @@ class InputParameters(_Asked):
 class InputTensor(_Asked):
     name: str
     shape: Annotated[list[Dimension], Field(min_length=1, max_length=4)]
-    datatype: Datatype
+    datatype: InputDatatype
     parameters: InputParameters = InputParameters()
     data: list[Any] | None = Field(None, description="Flat in row-major order, or nested.")
 
@@ -63,7 +63,7 @@ class Error(BaseModel):
 
 class OutputTensor(BaseModel):
     name: str
-    datatype: Datatype
+    datatype: OutputDatatype
     shape: list[int]
     parameters: dict[str, int] | None = None
     data: list[Any] | None = Field(None, description="Flat, in row-major order.")

@@ -1,7 +1,8 @@
 """Tensors as they travel: in JSON, flat or nested, and as raw bytes, little-endian and row-major.
 
-Datatypes are those that this server's inputs and outputs have: UINT8, INT32, FP32, and BYTES, whose elements
-are byte strings. In Python a tensor is an array; one of BYTES holds `bytes` objects.
+Datatypes are those that this server's inputs and outputs have: UINT8, INT32, FP32, BYTES, whose elements
+are byte strings, and BOOL, which only outputs have. In Python a tensor is an array; one of
+BYTES holds `bytes` objects.
 """
 
 from __future__ import annotations
@@ -17,11 +18,19 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Datatype = Literal["BYTES", "UINT8", "INT32", "FP32"]
+InputDatatype = Literal["BYTES", "UINT8", "INT32", "FP32"]
+OutputDatatype = Literal["BYTES", "FP32", "BOOL"]
+Datatype = InputDatatype | OutputDatatype
 Tensor = NDArray[Any]
 
 DTYPES: Final[Mapping[Datatype, np.dtype[Any]]] = MappingProxyType(
-    {"BYTES": np.dtype(object), "UINT8": np.dtype("u1"), "INT32": np.dtype("<i4"), "FP32": np.dtype("<f4")}
+    {
+        "BYTES": np.dtype(object),
+        "UINT8": np.dtype("u1"),
+        "INT32": np.dtype("<i4"),
+        "FP32": np.dtype("<f4"),
+        "BOOL": np.dtype("?"),
+    }
 )
 _LENGTH: Final = struct.Struct("<I")
 
@@ -37,7 +46,7 @@ def datatype_of(tensor: Tensor) -> Datatype:
 # --- JSON -------------------------------------------------------------------------------------
 
 
-def from_json(data: list[Any], shape: Sequence[int], datatype: Datatype, *, is_base64: bool) -> Tensor:
+def from_json(data: list[Any], shape: Sequence[int], datatype: InputDatatype, *, is_base64: bool) -> Tensor:
     """Raises Malformed: ragged or of another size, or values that are not of the datatype."""
     values = _flattened(data, shape)
     if datatype == "BYTES":
@@ -96,7 +105,7 @@ def _encoded(value: object, *, is_base64: bool) -> bytes:
 # --- binary -----------------------------------------------------------------------------------
 
 
-def from_binary(body: memoryview, shape: Sequence[int], datatype: Datatype) -> Tensor:
+def from_binary(body: memoryview, shape: Sequence[int], datatype: InputDatatype) -> Tensor:
     """Raises Malformed: another number of bytes or elements than the shape says."""
     if datatype == "BYTES":
         return _objects(_elements(body, math.prod(shape)), shape)

@@ -10,13 +10,15 @@ import pytest
 from app.api.errors import Refusal
 from app.api.strict_json import JSON_VALUES
 from app.api.v2.outputs import check_json_size, encode_answer
-from app.api.v2.requests import OUTPUTS, Asked, WantedOutput
+from app.api.v2.requests import Asked, WantedOutput
 from app.bundle.folder import Bundle
 from app.bundle.interpret import RowOutputs
 from app.runtime.errors import NonFiniteOutput
 from app.runtime.predictor import Predictor
 from app.serving.schedule import Priority
 from tests import tiny
+
+OUTPUTS = ("probabilities", "logits", "embedding", "modality_probabilities")
 
 
 def asked(rows: int, *outputs: WantedOutput) -> Asked:
