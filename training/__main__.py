@@ -1,31 +1,40 @@
-"""python -m training train|export RECIPE --out OUT: the only place where a training process starts."""
+"""python -m training train|export|… RECIPE --out OUT: the only place where a training process starts."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final
 
+import torch
 import typer
 from rich.console import Console
 
 from app.runtime.errors import RuntimeFault
 from training.checkpoint import CheckpointInvalid, load_checkpoint, save_checkpoint
-from training.data.corpus import Corpus
+from training.data.dataset import Dataset
 from training.data.errors import DataError
 from training.data.home import Home
-from training.export import bundle_folder, publish
-from training.onnx_graphs import GraphFrozen, export_graphs
-from training.parity import ParityBroken
-from training.progress import downloads, stages
+from training.encoders.contract import EncoderUnfit
+from training.evaluate import evaluate
+from training.export.bundle import bundle_folder, publish
+from training.export.graphs import GraphFrozen, export_graphs
+from training.export.parity import ParityBroken
+from training.fit.distributed import joined_world
+from training.fit.state import forget_states
+from training.fusion.contract import COMBINATIONS
+from training.progress import downloads, silent, stages
 from training.recipe import Recipe
-from training.recipes.digits import digits
-from training.report import print_metrics
+from training.recipes.registry import RECIPES
+from training.report import print_metrics, write_report
+from training.run import Where
 from training.run import train as train_recipe
 
-RECIPES: Final[dict[str, Callable[[], Recipe]]] = {"digits": digits}
-_FAULTS: Final = (DataError, CheckpointInvalid, ParityBroken, GraphFrozen, RuntimeFault, FileExistsError)
+_FAULTS: Final = (
+    DataError, CheckpointInvalid, EncoderUnfit, ParityBroken, GraphFrozen, RuntimeFault, FileExistsError,
+)  # fmt: skip
 
 app = typer.Typer(
     help="Train, measure, export and verify.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -33,13 +42,17 @@ app = typer.Typer(
 _console = Console()
 
 _Name = Annotated[str, typer.Argument(help=f"One of: {', '.join(RECIPES)}.")]
-_Out = Annotated[Path, typer.Option(help="Folder for the checkpoint, the metrics and the bundle.")]
+_Out = Annotated[Path, typer.Option(help="Folder for the checkpoint, the report and the bundle.")]
 _Data = Annotated[
     Path | None, typer.Option(help="Folder with the data sets; without it they are downloaded.")
 ]
-_Cache = Annotated[Path, typer.Option(help="Where downloads are kept.")]
+_Cache = Annotated[Path, typer.Option(help="Where downloads and decoded rows are kept.")]
 _Version = Annotated[int, typer.Option(min=1, help="Version of the bundle; one is published once.")]
 _Seed = Annotated[int, typer.Option(min=0, help="One seed, one result, on the same kind of machine.")]
+_Fusion = Annotated[
+    str | None, typer.Option(help="LEVEL/METHOD instead of the recipe's own, such as model/low_rank.")
+]
+_Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
 
 
 @app.command()
@@ -50,41 +63,55 @@ def train(
     cache: _Cache = Path("data"),
     seed: _Seed = 0,
     version: _Version = 1,
+    fusion: _Fusion = None,
+    device: _Device = "auto",
 ) -> None:
-    """Train a recipe, print what it is worth, and publish a verified bundle under OUT/bundle."""
-    recipe, started = _recipe(name), time.monotonic()
+    """Train a recipe, print what it is worth, and publish a verified bundle under OUT/bundle.
+
+    A run that was interrupted goes on where it was when the same command is given again. Under torchrun the
+    processes share every batch.
+    """
+    recipe, started = _recipe(name, fusion), time.monotonic()
     destination = bundle_folder(out, recipe, number=version)
-    try:
+    with _refusing(), joined_world() as world:
         if destination.exists():
             raise FileExistsError(f"{destination} exists. Choose another --version or --out.")
-        corpus = _load(recipe, data, cache)
-        checkpoint = train_recipe(recipe, corpus, seed=seed, stage=stages(_console))
+        dataset = _load(recipe, data, cache)
+        where = Where(device=_device(device), world=world, state_folder=out / "state")
+        stage = stages(_console) if world.is_first else silent
+        trained = train_recipe(recipe, dataset, seed=seed, stage=stage, where=where)
+        if not world.is_first:
+            return
+        checkpoint = evaluate(trained, recipe, dataset, seed=seed, stage=stage)
         save_checkpoint(out, checkpoint)
-        _publish(recipe, corpus, out, version=version)
-    except _FAULTS as error:
-        raise _refusal(error) from error
+        forget_states(out / "state")
+        write_report(out / "report", checkpoint, recipe)
+        _publish(recipe, dataset, out, version=version)
     print_metrics(checkpoint.metrics, _console)
     _console.print(f"Done in {time.monotonic() - started:.0f} s.")
 
 
 @app.command()
 def export(
-    name: _Name, out: _Out, data: _Data = None, cache: _Cache = Path("data"), version: _Version = 1
+    name: _Name,
+    out: _Out,
+    data: _Data = None,
+    cache: _Cache = Path("data"),
+    version: _Version = 1,
+    fusion: _Fusion = None,
 ) -> None:
     """Publish OUT's checkpoint as a bundle again, verified against real rows."""
-    recipe = _recipe(name)
-    try:
+    recipe = _recipe(name, fusion)
+    with _refusing():
         _publish(recipe, _load(recipe, data, cache), out, version=version)
-    except _FAULTS as error:
-        raise _refusal(error) from error
 
 
-def _publish(recipe: Recipe, corpus: Corpus, out: Path, *, version: int) -> None:
+def _publish(recipe: Recipe, dataset: Dataset, out: Path, *, version: int) -> None:
     """From the files and not from memory, so that `export` later gives the same."""
     checkpoint, destination = load_checkpoint(out, recipe), bundle_folder(out, recipe, number=version)
     with _console.status("export"):
         graphs = export_graphs(checkpoint.model, recipe.inputs)
-        published = publish(checkpoint, recipe, graphs, corpus.test, destination, number=version)
+        published = publish(checkpoint, recipe, graphs, dataset.test, destination, number=version)
     parity = published.parity
     _console.print(
         f"Published {destination} ({published.size_bytes / 1e6:.1f} MB). Largest difference from torch on "
@@ -93,23 +120,41 @@ def _publish(recipe: Recipe, corpus: Corpus, out: Path, *, version: int) -> None
     )
 
 
-def _load(recipe: Recipe, data: Path | None, cache: Path) -> Corpus:
+def _load(recipe: Recipe, data: Path | None, cache: Path) -> Dataset:
     if data is not None:
-        return recipe.load(Home(data))
+        return recipe.load(Home(data, cache=cache))
     with downloads(_console) as advance:
-        return recipe.load(Home(cache, downloads=advance))
+        return recipe.load(Home(cache, cache=cache, downloads=advance))
 
 
-def _recipe(name: str) -> Recipe:
+def _recipe(name: str, fusion: str | None) -> Recipe:
     if name not in RECIPES:
         raise typer.BadParameter(f"'{name}' is not a recipe. Choose one of: {', '.join(RECIPES)}.")
-    return RECIPES[name]()
+    recipe = RECIPES[name]()
+    if fusion is None:
+        return recipe
+    chosen = tuple(fusion.split("/"))
+    found = [(level, method) for level, method in COMBINATIONS if (level, method) == chosen]
+    if not found:
+        known = ", ".join(f"{level}/{method}" for level, method in COMBINATIONS)
+        raise typer.BadParameter(f"'{fusion}' is no fusion. Choose one of: {known}.")
+    return recipe.with_fusion(*found[0])
 
 
-def _refusal(error: Exception) -> typer.Exit:
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
     """Say in one sentence what is wrong; a traceback would help nobody here."""
-    Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-    return typer.Exit(1)
+    try:
+        yield
+    except _FAULTS as error:
+        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class Stock:
         Images come to `change` with the one or three channels that they are kept with.
         """
         raw = getattr(self, f"_{modality}")(items)
-        changed: Arrays = change(raw) if change else raw
+        changed: Arrays = change(raw) if change and len(items) else raw
         return (as_rgb(changed[0]),) if modality == "image" else changed
 
     def batch(

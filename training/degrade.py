@@ -1,41 +1,47 @@
-"""Inputs spoiled as a recipe's `Degradation` says, the same way for the same seed."""
+"""Inputs spoiled as a recipe's `Degradation` says, the same way for the same seed, each row's on its own."""
 
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from training.data.misspellings import garble
+from app.bundle.manifest import MODALITIES
+from training.data.dataset import ABSENT, Rows
+from training.data.items import Images, Items, Texts
+from training.measure.robustness import damaged_texts, noisy_clips, noisy_images
 from training.recipe import Degradation
-from training.rows import Sounds
 
 
-def degrade_images(grey: Tensor, how: Degradation, *, seed: int) -> Tensor:
-    """uint8 [rows, height, width]: a black square somewhere, then Gaussian noise everywhere."""
-    generator = torch.Generator().manual_seed(seed)
-    rows, height, width = grey.shape
-    side = how.image_square
-    top = torch.randint(height - side + 1, (rows, 1, 1), generator=generator)
-    left = torch.randint(width - side + 1, (rows, 1, 1), generator=generator)
-    down, across = torch.arange(height).view(1, -1, 1), torch.arange(width).view(1, 1, -1)
-    hidden = (down >= top) & (down < top + side) & (across >= left) & (across < left + side)
-    x = torch.where(hidden, 0.0, grey.float() / 255)
-    x = x + how.image_noise * torch.randn(x.shape, generator=generator)
-    return (x.clamp(0, 1) * 255).round().to(torch.uint8)
+def degraded(rows: Rows, items: Items, how: Degradation, *, seed: int) -> tuple[Rows, Items]:
+    """Items of which each is in one row only, so that damage is drawn for every row, and rows that name them."""
+    own, single = _apart(rows, items)
+    return own, Items(
+        images=_spoiled_images(single.images, how, seed=seed) if single.images else None,
+        texts=damaged_texts(single.texts, rate=how.text_rate, seed=seed) if single.texts else None,
+        clips=noisy_clips(single.clips, snr_db=how.audio_snr_db, seed=seed) if single.clips else None,
+    )
 
 
-def degrade_sounds(sounds: Sounds, how: Degradation, *, seed: int) -> Sounds:
-    """White noise at the stated ratio to each clip's own power."""
-    generator = torch.Generator().manual_seed(seed)
-    power = sounds.samples.square().sum(dim=1, keepdim=True) / sounds.length.unsqueeze(1)
-    amplitude = (power / 10 ** (how.audio_snr_db / 10)).sqrt()
-    noisy = sounds.samples + amplitude * torch.randn(sounds.samples.shape, generator=generator)
-    inside = torch.arange(noisy.shape[1]) < sounds.length.unsqueeze(1)
-    return Sounds(samples=torch.where(inside, noisy.clamp(-1, 1), 0.0), length=sounds.length)
+def _apart(rows: Rows, items: Items) -> tuple[Rows, Items]:
+    used = {name: rows.items[rows.present[:, at], at] for at, name in enumerate(MODALITIES)}
+    numbers = np.full_like(rows.items, ABSENT)
+    for at, name in enumerate(MODALITIES):
+        numbers[rows.present[:, at], at] = np.arange(len(used[name]))
+    own = Rows(items=numbers, targets=rows.targets, groups=rows.groups, columns=rows.columns)
+    return own, Items(
+        images=Images(items.images.pixels[used["image"]]) if items.images else None,
+        texts=Texts(tuple(items.texts.strings[item] for item in used["text"])) if items.texts else None,
+        clips=items.clips.take(used["audio"]) if items.clips else None,
+    )
 
 
-def degrade_texts(strings: tuple[str, ...], how: Degradation, *, seed: int) -> tuple[str, ...]:
-    """Characters dropped, doubled, swapped or replaced at the stated rate."""
+def _spoiled_images(images: Images, how: Degradation, *, seed: int) -> Images:
+    """A black square somewhere, then Gaussian noise everywhere."""
     rng = np.random.default_rng(seed)
-    return tuple(garble(text, rate=how.text_rate, rng=rng) for text in strings)
+    rows, height, width, _ = images.pixels.shape
+    side = how.image_square
+    top = rng.integers(height - side + 1, size=(rows, 1, 1, 1))
+    left = rng.integers(width - side + 1, size=(rows, 1, 1, 1))
+    down, across = np.arange(height).reshape(1, -1, 1, 1), np.arange(width).reshape(1, 1, -1, 1)
+    hidden = (down >= top) & (down < top + side) & (across >= left) & (across < left + side)
+    blanked = Images(np.where(hidden, np.uint8(0), images.pixels))
+    return noisy_images(blanked, deviation=how.image_noise, seed=seed)

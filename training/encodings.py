@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.bundle.manifest import MODALITIES, Modality
-from training.batch import Change, Stock
+from training.batch import Stock
 from training.data.dataset import Rows
 from training.fusion.contract import Fused
+from training.measure.subsets import groups_of
 from training.model import Model
-from training.subsets import mask_of, modalities_of
+from training.subsets import mask_of
 
 _ITEMS: Final = 256  # encoded at once: long recordings are padded to the longest of these
 _ROWS: Final = 2_000  # fused at once
@@ -28,7 +29,7 @@ class Answered:
     rows: Rows  # those that bring the subset
     logits: NDArray[np.float64]  # [rows, labels], divided by the subset's temperature
     probabilities: NDArray[np.float64]  # [rows, labels]
-    groups: NDArray[np.int64]  # [rows], what is independent, see `units_of`
+    groups: NDArray[np.int64]  # [rows], what is independent, see `groups_of`
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,22 +52,30 @@ class Encodings:
             modality_logits=torch.cat([part.modality_logits for part in parts]),
         )
 
-    @torch.inference_mode()
     def answers(self, rows: Rows, subset: str) -> Answered:
         """Calibrated, of the rows that bring the whole subset, as if only these modalities had been sent."""
         chosen = rows_with(rows, subset)
-        present = presence_of(self.model.names, subset, len(chosen))
-        logits, likely = [], []
-        for features, here in zip(*self._chunks(chosen, present), strict=True):
-            answered = self.model.answer(features, here)
-            logits.append(answered.logits.double())
-            likely.append(self.model.likelihood(answered.logits.double()))
-        return Answered(
-            rows=chosen,
-            logits=torch.cat(logits).numpy(),
-            probabilities=torch.cat(likely).numpy(),
-            groups=units_of(chosen, subset),
-        )
+        logits = self.logits(chosen, subset)
+        return Answered(chosen, logits, self.likelihood(logits), groups_of(chosen.groups, subset))
+
+    @torch.inference_mode()
+    def logits(self, rows: Rows, subset: str) -> NDArray[np.float64]:
+        """Divided by the subset's temperature: float64 [rows, labels]. Rows without it are answered somehow."""
+        present = presence_of(self.model.names, subset, len(rows))
+        said = [
+            self.model.answer(features, here).logits.double()
+            for features, here in zip(*self._chunks(rows, present), strict=True)
+        ]
+        found: NDArray[np.float64] = torch.cat(said).numpy()
+        return found
+
+    def likelihood(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = self.model.likelihood(torch.from_numpy(logits)).numpy()
+        return found
+
+    def with_features(self, name: Modality, features: Tensor) -> Encodings:
+        """The same, but for one modality."""
+        return Encodings(self.model, self.features | {name: features})
 
     def _chunks(self, rows: Rows, present: Tensor) -> tuple[list[tuple[Tensor, ...]], list[Tensor]]:
         columns = [MODALITIES.index(name) for name in self.model.names]
@@ -78,24 +87,23 @@ class Encodings:
         return gathered, list(present.split(_ROWS))  # type: ignore[no-untyped-call]
 
 
-@torch.inference_mode()
-def encode(
-    model: Model, stock: Stock, counts: dict[Modality, int], changes: dict[Modality, Change] | None = None
-) -> Encodings:
+def encode(model: Model, stock: Stock, counts: dict[Modality, int]) -> Encodings:
     """Every item, after its change if there is one."""
     features = {
-        name: _encoded(model, stock, name, counts[name], (changes or {}).get(name)) for name in model.names
+        name: encode_items(model, stock, name, counts[name]) for name in model.names
     }
     return Encodings(model, features)
 
 
-def _encoded(model: Model, stock: Stock, name: Modality, count: int, change: Change | None) -> Tensor:
+@torch.inference_mode()
+def encode_items(model: Model, stock: Stock, name: Modality, count: int) -> Tensor:
+    """Features [items, features] of one modality."""
     if count == 0:  # no row has it; one row of zeros stands where a mask looks away
         return torch.zeros(1, model.feature_width(name))
     device = next(model.parameters()).device
     parts = []
     for start in range(0, count, _ITEMS):
-        inputs = stock.gather(name, np.arange(start, min(start + _ITEMS, count)), change)
+        inputs = stock.gather(name, np.arange(start, min(start + _ITEMS, count)))
         parts.append(model.features(name, *(values.to(device) for values in inputs)).float().cpu())
     return torch.cat(parts)
 
@@ -109,9 +117,3 @@ def rows_with(rows: Rows, subset: str) -> Rows:
 def presence_of(names: tuple[Modality, ...], subset: str, rows: int) -> Tensor:
     """Bool [rows, modalities of the model]."""
     return torch.tensor([mask_of(subset, names)]).expand(rows, -1)
-
-
-def units_of(rows: Rows, subset: str) -> NDArray[np.int64]:
-    """Group numbers [rows] of the subset's modality that has the fewest: as many trials are independent."""
-    columns = [rows.groups[:, MODALITIES.index(name)] for name in modalities_of(subset)]
-    return min(columns, key=lambda column: len(np.unique(column)))

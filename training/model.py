@@ -96,7 +96,9 @@ class Model(nn.Module):
         encoded = []
         for at, flat in enumerate(features):
             width = self.widths[at]
-            rest = flat[:, width:].unflatten(1, (-1, width)) if self.fusion.reads_tokens else flat.unsqueeze(1)
+            rest = (
+                flat[:, width:].unflatten(1, (-1, width)) if self.fusion.reads_tokens else flat.unsqueeze(1)
+            )
             encoded.append(Encoded(tokens=rest, pooled=flat[:, :width]))
         return self._fuse(encoded, present)
 
@@ -105,7 +107,9 @@ class Model(nn.Module):
         fused = self.fuse(features, present)
         logits = fused.logits / self.temperatures[mask_number(present)].unsqueeze(1)
         said = fused.modality_logits / self.modality_temperatures.view(1, -1, 1)
-        alone = torch.where(present.unsqueeze(2), self.likelihood(said), self.likelihood(torch.zeros_like(said)))
+        alone = torch.where(
+            present.unsqueeze(2), self.likelihood(said), self.likelihood(torch.zeros_like(said))
+        )
         chosen = self.sets(logits, present) if self.sets is not None else None
         return Answers(logits, self.likelihood(logits), fused.embedding, alone, chosen)
 

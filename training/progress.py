@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from training.data.download import Advance
-from training.fit import Report, Step
+from training.fit.loop import Report, Step
 
 Stage = Callable[[str], AbstractContextManager[Report]]
 
@@ -44,6 +44,12 @@ def stages(console: Console) -> Stage:
             yield _Smoothed(progress, task)
 
     return stage
+
+
+@contextmanager
+def silent(_: str) -> Iterator[Report]:
+    """A stage that shows nothing."""
+    yield lambda _: None
 
 
 class _Smoothed:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from app.bundle.manifest import Inputs, Modality
 from training.data.dataset import Dataset
 from training.data.home import Home
 from training.encoders.specs import EncoderSpec
-from training.fusion.contract import FusionSpec
-
-Task = Literal["classification", "multilabel"]
-
+from training.fusion.contract import FusionSpec, Level, Method, Task
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -28,7 +25,9 @@ class Schedule:
     drop_modality: float = 0.3  # chance that a row loses a modality, each on its own
     auxiliary_weight: float = 0.5  # of the heads that hear one modality each, beside the joint answer
     average: float = 0.0  # share of the running average of weights that each step keeps; 0 averages nothing
-    patience: int | None = None  # epochs without a better validation before the best one is taken; None: never
+    patience: int | None = (
+        None  # epochs without a better validation before the best one is taken; None: never
+    )
     pretrained_rate: float = 0.1  # learning rate of pretrained weights, as a share of the others'
     tower_epochs: int = 0  # first epochs in which every encoder learns on its own head alone
     modulation: float = 0.0  # how far OGM slows a dominant modality (Peng et al. 2022); 0 leaves it out
@@ -86,6 +85,15 @@ class Degradation:
 
 
 @dataclass(frozen=True, slots=True)
+class Strangers:
+    """Measure one modality's encoder on sources that it never met, by training it without each in turn."""
+
+    modality: Modality
+    column: str  # of the rows: whose values are left out, such as the speaker
+    epochs: int
+
+
+@dataclass(frozen=True, slots=True)
 class About:
     """What the model card says beside the figures."""
 
@@ -109,7 +117,14 @@ class Recipe:
     schedule: Schedule
     augmentation: Augmentation = field(default_factory=Augmentation)
     degradation: Degradation | None = None
+    strangers: Strangers | None = None
     most_tokens: int = 2_048  # of a tokenizer that is trained on the texts
+
+    def with_fusion(self, level: Level, method: Method) -> Recipe:
+        """The same run with another way to join modalities."""
+        embedding = self.fusion.width if level == "prediction" else self.fusion.embedding
+        fusion = replace(self.fusion, level=level, method=method, embedding=embedding)
+        return replace(self, fusion=fusion)
 
     def settings(self) -> dict[str, Any]:
         """All that decides what is learnt beside the data and the seed, JSON-able, as the manifest keeps it."""
@@ -117,7 +132,9 @@ class Recipe:
             "recipe": self.name,
             "task": self.task,
             "inputs": self.inputs.model_dump(mode="json"),
-            "encoders": {name: {"kind": type(spec).__name__, **asdict(spec)} for name, spec in self.encoders.items()},
+            "encoders": {
+                name: {"kind": type(spec).__name__, **asdict(spec)} for name, spec in self.encoders.items()
+            },
             "fusion": asdict(self.fusion),
             "schedule": asdict(self.schedule),
             "augmentation": asdict(self.augmentation),

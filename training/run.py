@@ -53,7 +53,9 @@ class Where:
     state_folder: Path | None = None
 
 
-def train(recipe: Recipe, dataset: Dataset, *, seed: int, stage: Stage, where: Where | None = None) -> Trained:
+def train(
+    recipe: Recipe, dataset: Dataset, *, seed: int, stage: Stage, where: Where | None = None
+) -> Trained:
     """A fitted and calibrated model. `stage` opens a progress bar.
 
     A state that an earlier run of the same recipe, data and seed left in `where` is gone on from.
@@ -161,7 +163,10 @@ class _Course:
 
     def _validation_loss(self, model: Model) -> float:
         """Mean over the subsets of modalities, before any calibration."""
-        encodings, rows = self.encodings(model, self._dataset.validation), evaluation_rows(self._dataset.validation)
+        encodings, rows = (
+            self.encodings(model, self._dataset.validation),
+            evaluation_rows(self._dataset.validation),
+        )
         losses = []
         for subset in subsets(model.names):
             chosen = rows_with(rows, subset)

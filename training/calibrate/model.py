@@ -15,7 +15,8 @@ from training.calibrate.prior import class_prior, label_prior
 from training.calibrate.sets import SetsOf
 from training.calibrate.temperature import fit_label_temperature, fit_temperature
 from training.data.dataset import Rows
-from training.encodings import Encodings, presence_of, rows_with, units_of
+from training.encodings import Encodings, presence_of, rows_with
+from training.measure.subsets import groups_of
 from training.model import Model
 from training.subsets import mask_number, mask_of
 
@@ -64,14 +65,14 @@ def _set_temperatures(encodings: Encodings, rows: Rows) -> dict[str, float]:
         chosen = rows_with(rows, subset)
         present = presence_of(model.names, subset, len(chosen))
         raw = encodings.raw(chosen, present)
-        units = len(np.unique(units_of(chosen, subset)))
+        units = len(np.unique(groups_of(chosen.groups, subset)))
         targets = torch.from_numpy(chosen.targets)
         fit = fit_label_temperature if model.task == "multilabel" else fit_temperature
         found[subset] = fit(raw.logits, targets, units=units)
         mask = torch.tensor([mask_of(subset, model.names)])
         model.temperatures[mask_number(mask)] = found[subset]
         if "+" not in subset:
-            at = model.names.index(subset)  # type: ignore[arg-type]
+            at = model.names.index(subset)
             model.modality_temperatures[at] = fit(raw.modality_logits[:, at], targets, units=units)
     return found
 
@@ -80,17 +81,22 @@ def _set_sets(encodings: Encodings, rows: Rows) -> Conformal | None:
     model = encodings.model
     if model.task == "multilabel":
         return None
-    answered = {subset: encodings.answers(rows, subset) for subset in subsets(model.names)}
-    known = {
-        subset: KnownRows(one.logits, one.rows.targets.astype(np.int64), one.groups)
-        for subset, one in answered.items()
-    }
     try:
-        conformal = fit_conformal(known, level=LEVEL)
+        conformal = fit_conformal(known_rows(encodings, rows), level=LEVEL)
     except TooFewRows:
         return None
     model.sets = SetsOf(conformal.thresholds(METHOD), method=METHOD, modalities=model.names)
     return conformal
+
+
+def known_rows(encodings: Encodings, rows: Rows) -> dict[str, KnownRows]:
+    """What the calibrated model says about the rows of every subset."""
+    answered = {subset: encodings.answers(rows, subset) for subset in subsets(encodings.model.names)}
+    return {
+        subset: KnownRows(one.logits, one.rows.targets.astype(np.int64), one.groups)
+        for subset, one in answered.items()
+        if len(one.rows)
+    }
 
 
 def _prior(model: Model, rows: Rows) -> NDArray[np.float64]:

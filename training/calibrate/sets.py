@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from app.bundle.manifest import MODALITIES, Modality
 from training.calibrate.conformal import FLOOR, HALF, Method
-from training.model import mask_number
+from training.subsets import mask_number
 
 
 class SetsOf(nn.Module):

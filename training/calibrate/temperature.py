@@ -1,4 +1,4 @@
-"""Temperatures by subset of modalities, fitted on validation rows.
+"""Temperatures, one for each subset of modalities, fitted on validation rows.
 
 Temperature scaling: Guo et al., On Calibration of Modern Neural Networks, ICML 2017. One number for all
 subsets would leave those with few modalities far too sure of themselves.
@@ -13,33 +13,9 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from training.evaluate import Features
-from training.model import SUBSETS, Model, mask_number, mask_of
-
 _LOWEST: Final = 0.05
 _HIGHEST: Final = 20.0
 _STEPS: Final = 40  # each narrows the interval to 0.618 of it: 6 to 3e-8
-
-
-def fit_temperatures(
-    model: Model, features: Features, labels: Tensor, *, units: dict[str, int]
-) -> dict[str, float]:
-    """Sets the model's temperatures; returns those of the subsets, as the manifest lists them.
-
-    `units` says for each subset how many of the rows are independent.
-    """
-    found: dict[str, float] = {}
-    with torch.inference_mode():
-        for subset in SUBSETS:
-            present = torch.tensor([mask_of(subset)]).expand(len(labels), -1)
-            fused = model.fusion((), features.each, present)
-            found[subset] = fit_temperature(fused.logits, labels, units=units[subset])
-            model.temperatures[mask_number(present[:1])] = found[subset]
-            if present[0].sum() == 1:
-                alone = int(present[0].int().argmax())
-                said = fit_temperature(fused.modality_logits[:, alone], labels, units=units[subset])
-                model.modality_temperatures[alone] = said
-    return found
 
 
 def fit_temperature(logits: Tensor, labels: Tensor, *, units: int) -> float:

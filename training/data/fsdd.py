@@ -21,10 +21,10 @@ from app.bundle.decode import Waveform, decode_audio
 from app.bundle.errors import InputError
 from app.bundle.manifest import AudioInput
 from app.bundle.prepare import prepare_audio
-from training.data.corpus import Clips
 from training.data.download import Source
 from training.data.errors import DataCorrupt
 from training.data.home import Home
+from training.data.items import Clips
 
 COMMIT: Final = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
 _ARCHIVE: Final = f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/{COMMIT}.zip"
@@ -43,12 +43,22 @@ FINGERPRINTS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Recordings:
-    """All clips, and the number that each carries within its speaker and digit: 0-4 are the set's test."""
+    """`indices` number a speaker's recordings of one digit: 0-4 are the set's test."""
 
     clips: Clips
-    indices: NDArray[np.int64]  # [rows]
+    labels: NDArray[np.int64]  # [items]
+    speakers: NDArray[np.str_]  # [items]
+    indices: NDArray[np.int64]  # [items]
+
+    def where(self, chosen: NDArray[np.bool_]) -> Recordings:
+        return Recordings(
+            clips=self.clips.take(np.flatnonzero(chosen)),
+            labels=self.labels[chosen],
+            speakers=self.speakers[chosen],
+            indices=self.indices[chosen],
+        )
 
 
 def archive_source(mirrors: tuple[str, ...] = (_ARCHIVE,)) -> Source:
@@ -65,12 +75,12 @@ def load_fsdd(home: Home, spec: AudioInput, source: Source, *, speakers: dict[st
     _check_fingerprints(waves, speakers, archive=path.name)
     names = sorted(waves)
     parts = [name.split("_") for name in names]
-    clips = Clips(
-        samples=tuple(prepare_audio(waves[name], spec) for name in names),
+    return Recordings(
+        clips=Clips.of(prepare_audio(waves[name], spec) for name in names),
         labels=np.array([int(digit) for digit, _, _ in parts], np.int64),
         speakers=np.array([speaker for _, speaker, _ in parts]),
+        indices=np.array([int(index) for _, _, index in parts], np.int64),
     )
-    return Recordings(clips=clips, indices=np.array([int(index) for _, _, index in parts], np.int64))
 
 
 def fingerprint(waves: dict[str, Waveform]) -> str:

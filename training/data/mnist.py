@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -13,10 +14,10 @@ from numpy.typing import NDArray
 
 from app.bundle.manifest import ImageInput
 from app.bundle.prepare import prepare_image
-from training.data.corpus import Images
 from training.data.download import Source
 from training.data.errors import DataCorrupt
 from training.data.home import Home
+from training.data.items import Images
 
 _MIRRORS: Final = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -30,6 +31,14 @@ SHA256: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Handwritten:
+    """Grey: one channel."""
+
+    images: Images
+    labels: NDArray[np.int64]  # [items]
+
+
 def sources(sha256: dict[str, str] = SHA256, mirrors: tuple[str, ...] = _MIRRORS) -> dict[str, Source]:
     """The four files, by name."""
     return {
@@ -38,7 +47,7 @@ def sources(sha256: dict[str, str] = SHA256, mirrors: tuple[str, ...] = _MIRRORS
     }
 
 
-def load_mnist(home: Home, spec: ImageInput, files: dict[str, Source], *, part: str) -> Images:
+def load_mnist(home: Home, spec: ImageInput, files: dict[str, Source], *, part: str) -> Handwritten:
     """`part` is "train" (60,000 in the published set) or "t10k" (10,000), in the published order.
 
     Raises DataError.
@@ -48,7 +57,7 @@ def load_mnist(home: Home, spec: ImageInput, files: dict[str, Source], *, part: 
     if len(pixels) != len(labels):
         raise DataCorrupt(f"MNIST {part}: {len(pixels)} images but {len(labels)} labels. Fetch it again.")
     prepared = [prepare_image(np.repeat(grey[..., None], 3, axis=2), spec)[..., 0] for grey in pixels]
-    return Images(pixels=np.stack(prepared), labels=labels.astype(np.int64))
+    return Handwritten(Images(np.stack(prepared)[..., None]), labels.astype(np.int64))
 
 
 def read_idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:

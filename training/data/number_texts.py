@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from training.data.corpus import Texts
+from training.data.items import Texts
 from training.data.misspellings import garble, misspellings
 from training.data.number_words import CARRIERS, digit_signs, number_words, surface
 
@@ -26,6 +27,13 @@ class TextMix:
     garble_rate: float = 0.0  # of characters
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class NumberTexts:
+    texts: Texts
+    labels: NDArray[np.int64]  # [items]
+    is_misspelt: NDArray[np.bool_]  # [items]
+
+
 @dataclass(frozen=True, slots=True)
 class _Stock:
     """What one class can be drawn from."""
@@ -35,7 +43,7 @@ class _Stock:
     misspelt: tuple[str, ...]
 
 
-def draw_texts(mix: TextMix, *, split: str, per_class: int, seed: int) -> Texts:
+def draw_texts(mix: TextMix, *, split: str, per_class: int, seed: int) -> NumberTexts:
     """`per_class` strings for each digit."""
     rng = np.random.default_rng([seed, ("train", "validation", "test").index(split)])
     words, slips = number_words(), misspellings(number_words())
@@ -47,7 +55,7 @@ def draw_texts(mix: TextMix, *, split: str, per_class: int, seed: int) -> Texts:
             text, is_misspelt = _draw(stocks[digit], mix, held_out, rng)
             rows.append((text, digit, is_misspelt))
     strings, labels, flags = zip(*rows, strict=True)
-    return Texts(strings=strings, labels=np.array(labels, np.int64), is_misspelt=np.array(flags, np.bool_))
+    return NumberTexts(Texts(strings), np.array(labels, np.int64), np.array(flags, np.bool_))
 
 
 def _stocks(words: dict[str, int], slips: dict[str, int]) -> dict[int, _Stock]:

@@ -133,7 +133,7 @@ def inputs_of(recipe: Recipe, model: Model) -> Inputs:
         name: recipe.inputs.encoder(name).model_copy(update={"features": model.feature_width(name)})
         for name in model.names
     }
-    return Inputs(**specs)  # type: ignore[arg-type]
+    return Inputs(**specs)
 
 
 def _bundle(

@@ -96,7 +96,9 @@ def _torch_logits(model: Model, batch: list[Sample], subset: str, bundle: Bundle
     present = torch.tensor([mask_of(subset, model.names)] * len(batch))
     with torch.inference_mode():
         features = tuple(
-            model.features(name, *(torch.from_numpy(one.copy()) for one in side_by_side(name, batch, inputs).values()))
+            model.features(
+                name, *(torch.from_numpy(one.copy()) for one in side_by_side(name, batch, inputs).values())
+            )
             for name in model.names
         )
         logits: NDArray[np.float32] = model.answer(features, present).logits.numpy()

@@ -91,7 +91,9 @@ def changes_of(
         changes["text"] = partial(augment_texts, how=augmentation.text, generator=generator, pad_id=pad_id)
     if augmentation.audio is not None and inputs.audio is not None:
         rate_hz = inputs.audio.sample_rate
-        changes["audio"] = partial(augment_sounds, how=augmentation.audio, generator=generator, rate_hz=rate_hz)
+        changes["audio"] = partial(
+            augment_sounds, how=augmentation.audio, generator=generator, rate_hz=rate_hz
+        )
     return changes
 
 

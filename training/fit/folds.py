@@ -27,7 +27,8 @@ class WithoutFold:
         hidden = in_fold(whole, self.fold, self.folds)
         items = np.where(hidden, ABSENT, whole.items)
         kept = Rows(items=items, targets=whole.targets, groups=whole.groups, columns=whole.columns)
-        return kept.take(kept.present.any(axis=1))
+        is_left: NDArray[np.bool_] = kept.present.any(axis=1)
+        return kept.take(is_left)
 
 
 def in_fold(rows: Rows, fold: int, folds: int) -> NDArray[np.bool_]:

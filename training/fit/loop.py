@@ -184,7 +184,8 @@ class _Run:
         """The weights that would be kept if the run ended now."""
         if self._average is None:
             return self._model
-        averaged: Model = self._average.module
+        averaged = self._average.module
+        assert isinstance(averaged, Model)
         return averaged
 
     # --- going on after a kill ----------------------------------------------------------------
@@ -259,7 +260,8 @@ def _optimiser(model: Model, recipe: Recipe) -> torch.optim.AdamW:
 def _average(model: Model, keep: float) -> AveragedModel | None:
     if not keep:
         return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(keep), use_buffers=True)
+    follow = get_ema_multi_avg_fn(keep)  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
 
 
 def _lay_out(model: nn.Module, layout: torch.memory_format) -> None:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from training.fit.draw import Draw
-from training.fusion.contract import Fused
-from training.recipe import Schedule, Task
+from training.fusion.contract import Fused, Task
+from training.recipe import Schedule
 
 
 def loss_of(fused: Fused, draw: Draw, schedule: Schedule, task: Task, *, auxiliary_alone: bool) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -46,8 +47,9 @@ def load_state(folder: Path, *, run: str) -> State | None:
     return State(tensors, json.loads(told["facts"]))
 
 
-def forget_state(folder: Path) -> None:
-    (folder / STATE_FILE).unlink(missing_ok=True)
+def forget_states(folder: Path) -> None:
+    """Of a run that is over: nothing goes on from them."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def prefixed(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,1 +1,1 @@
-"""One function per run; its name is the name of the run."""
+"""One module for each recipe, by name: a function that says everything about a run."""

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+import numpy as np
+
 from app.bundle.manifest import AudioInput, ImageInput, Inputs, TextInput
-from training.data.corpus import Clips, Corpus, Images, Split
+from training.data.dataset import Dataset, PairedByClass, Split
 from training.data.download import Source
-from training.data.fsdd import COMMIT, FINGERPRINTS, archive_source, load_fsdd
+from training.data.fsdd import COMMIT, FINGERPRINTS, Recordings, archive_source, load_fsdd
 from training.data.home import Home
-from training.data.mnist import load_mnist, sources
+from training.data.items import Images, Items, Labelled
+from training.data.mnist import Handwritten, load_mnist, sources
 from training.data.number_texts import TextMix, draw_texts
+from training.encoders.specs import ConvText, MelAudio, PlainImage
+from training.fusion.contract import FusionSpec
 from training.recipe import (
+    About,
     AudioAugmentation,
+    Augmentation,
     Degradation,
     ImageAugmentation,
     Recipe,
     Schedule,
-    Widths,
+    Strangers,
 )
 
 _TEXT_SEED: Final = 20_240_502
@@ -59,57 +66,56 @@ INPUTS: Final = Inputs(
 def digits() -> Recipe:
     return Recipe(
         name="digits",
-        title="Digits: image, text and speech",
+        task="classification",
         labels=tuple("0123456789"),
         inputs=INPUTS,
         load=partial(load_digits, data=DigitsData()),
-        widths=Widths(
-            image_channels=(24, 48, 64, 96),
-            text_channels=64,
-            audio_channels=(16, 40, 64, 80),
-            mel_bands=40,
-            joint=64,
-            embedding=64,
-        ),
+        encoders={
+            "image": PlainImage(channels=(24, 48, 64, 96), width=96),
+            "text": ConvText(channels=64, width=96),
+            "audio": MelAudio(channels=(16, 40, 64, 80), bands=40, width=96, mask_bands=6, mask_frames=10),
+        },
+        fusion=FusionSpec(level="feature", method="concat", width=64, embedding=64),
         schedule=Schedule(
             epochs=3,
             batch_size=256,
             learning_rate=4e-3,
             weight_decay=0.02,
             label_smoothing=0.02,
-            clip_norm=1.0,
             drop_modality=0.3,
             auxiliary_weight=0.5,
             threads=2,
         ),
-        image_augmentation=ImageAugmentation(
-            degrees=10, shift=0.1, scale=0.15, invert=0.5, contrast=0.5, noise=0.3, occlude=0.2
-        ),
-        audio_augmentation=AudioAugmentation(
-            window_s=0.75,
-            speed=0.15,
-            gain_db=12,
-            noise=0.6,
-            snr_db=(-6, 30),
-            mask_bands=6,
-            mask_frames=10,
+        augmentation=Augmentation(
+            image=ImageAugmentation(
+                degrees=10, shift=0.1, scale=0.15, invert=0.5, contrast=0.5, noise=0.3, occlude=0.2
+            ),
+            audio=AudioAugmentation(window_s=0.75, speed=0.15, gain_db=12, noise=0.6, snr_db=(-6, 30)),
         ),
         degradation=Degradation(image_noise=0.5, image_square=10, audio_snr_db=-6, text_rate=0.35),
-        speaker_epochs=10,
-        data=(
-            "MNIST (LeCun, Cortes, Burges), its last 5,000 training images as validation; Free Spoken Digit "
-            f"Dataset (CC BY-SA 4.0) at commit `{COMMIT[:7]}`, five speakers, recordings 0-4 as test (the "
-            "set's own), 5-9 as validation; number words by num2words in over forty languages. Rows are "
-            "paired by digit inside a split, never across."
-        ),
-        datasets=("ylecun/mnist", "mteb/free-spoken-digit-dataset"),
-        limits=(
-            "Single digits only: not numbers of several digits, not arithmetic, not other symbols.",
-            "Speech is English, from five men with good microphones; other voices are heard worse, as the "
-            "table of unseen speakers shows.",
-            "Rows are made by pairing an image, a text and a recording of the same digit. Given the digit "
-            "they are independent, so how real modalities of one moment agree is not learned.",
-            "An input that is no digit still gets one of ten answers.",
+        strangers=Strangers(modality="audio", column="speaker", epochs=10),
+        about=About(
+            title="Digits: image, text and speech",
+            rows=(
+                "Every MNIST test image, each with a recording of FSDD's own test split and a text of its "
+                "digit. One text in ten is a misspelling that training has not seen; correctly spelt words "
+                "are a closed list that training and test share (there is no other word for seven)."
+            ),
+            data=(
+                "MNIST (LeCun, Cortes, Burges), its last 5,000 training images as validation; Free Spoken "
+                f"Digit Dataset (CC BY-SA 4.0) at commit `{COMMIT[:7]}`, five speakers, recordings 0-4 as "
+                "test (the set's own), 5-9 as validation; number words by num2words in over forty "
+                "languages. Rows are paired by digit inside a split, never across."
+            ),
+            datasets=("ylecun/mnist", "mteb/free-spoken-digit-dataset"),
+            limits=(
+                "Single digits only: not numbers of several digits, not arithmetic, not other symbols.",
+                "Speech is English, from five men with good microphones; other voices are heard worse, as "
+                "the table of unseen speakers shows.",
+                "Rows are made by pairing an image, a text and a recording of the same digit. Given the "
+                "digit they are independent, so how real modalities of one moment agree is not learned.",
+                "An input that is no digit still gets one of ten answers.",
+            ),
         ),
     )
 
@@ -125,7 +131,7 @@ class DigitsData:
     texts_per_digit: int = 4_000  # for training; a tenth for validation and test each
 
 
-def load_digits(home: Home, *, data: DigitsData) -> Corpus:
+def load_digits(home: Home, *, data: DigitsData) -> Dataset:
     """MNIST's and FSDD's own test sets; validation is cut from their training sets. Raises DataError."""
     image_spec, audio_spec = INPUTS.image, INPUTS.audio
     assert image_spec is not None
@@ -135,8 +141,8 @@ def load_digits(home: Home, *, data: DigitsData) -> Corpus:
     spoken = load_fsdd(home, audio_spec, data.recordings, speakers=data.speakers)
     cut, index, texts = len(images.labels) - data.validation_images, spoken.indices, data.texts_per_digit
     heard = {"train": index >= 10, "validation": (index >= 5) & (index < 10), "test": index < 5}
-    clips = {name: spoken.clips.where(chosen) for name, chosen in heard.items()}
-    return Corpus(
+    clips = {name: spoken.where(chosen) for name, chosen in heard.items()}
+    return Dataset(
         train=_split("train", _part(images, slice(cut)), clips["train"], texts_per_digit=texts),
         validation=_split(
             "validation", _part(images, slice(cut, None)), clips["validation"], texts_per_digit=texts // 10
@@ -146,14 +152,27 @@ def load_digits(home: Home, *, data: DigitsData) -> Corpus:
     )
 
 
-def _split(name: str, images: Images, clips: Clips, *, texts_per_digit: int) -> Split:
+def _split(name: str, written: Handwritten, spoken: Recordings, *, texts_per_digit: int) -> Split:
     mix = _TRAIN_MIX if name == "train" else _CLEAN_MIX
-    texts = draw_texts(mix, split=name, per_class=texts_per_digit, seed=_TEXT_SEED)
-    return Split(images=images, texts=texts, clips=clips)
+    drawn = draw_texts(mix, split=name, per_class=texts_per_digit, seed=_TEXT_SEED)
+    spelling = np.where(drawn.is_misspelt, "misspelt as never in training", "correct")
+    _, string_numbers = np.unique(drawn.texts.strings, return_inverse=True)
+    return Split(
+        items=Items(images=written.images, texts=drawn.texts, clips=spoken.clips),
+        pairing=PairedByClass(
+            {
+                "image": Labelled(written.labels, groups=np.arange(len(written.labels))),
+                "text": Labelled(drawn.labels, groups=string_numbers, columns={"spelling": spelling}),
+                "audio": Labelled(
+                    spoken.labels, groups=np.arange(len(spoken.labels)), columns={"speaker": spoken.speakers}
+                ),
+            }
+        ),
+    )
 
 
-def _part(images: Images, rows: slice) -> Images:
-    return replace(images, pixels=images.pixels[rows], labels=images.labels[rows])
+def _part(written: Handwritten, rows: slice) -> Handwritten:
+    return Handwritten(Images(written.images.pixels[rows]), written.labels[rows])
 
 
 def _provenance(data: DigitsData) -> dict[str, Any]:

@@ -1,0 +1,11 @@
+"""The recipes by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from training.recipe import Recipe
+from training.recipes.digits import digits
+
+RECIPES: Final[dict[str, Callable[[], Recipe]]] = {"digits": digits}
