@@ -14,8 +14,8 @@ from app.bundle.manifest import MODALITIES
 from training.augment import augment_images, augment_sounds
 from training.data.corpus import Clips, Split
 from training.data.pairs import ClassRows
-from training.encoders import AudioEncoder
-from training.model import Model
+from training.encoders.build import build_encoder
+from training.model import Model, audio_spec
 from training.recipe import Recipe, Schedule
 from training.rows import ModelInputs, Rows, Sounds, as_rgb, without_padding
 
@@ -123,16 +123,11 @@ class _Listener(nn.Module):
         super().__init__()
         spec = recipe.inputs.audio
         assert spec is not None
-        self.tower = AudioEncoder(
-            rate_hz=spec.sample_rate,
-            widths=recipe.widths,
-            features=spec.features,
-            masks=recipe.audio_augmentation,
-        )
+        self.tower = build_encoder(audio_spec(recipe), spec, vocabulary=None)
         self.head = nn.Linear(spec.features, len(recipe.labels))
 
     def forward(self, sounds: Sounds) -> Tensor:
-        logits: Tensor = self.head(self.tower(sounds.samples, sounds.length))
+        logits: Tensor = self.head(self.tower(sounds.samples, sounds.length).pooled)
         return logits
 
 

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from app.bundle.manifest import MODALITIES, Modality, subset_name, subsets
-from training.encoders import AudioEncoder, ImageEncoder, TextEncoder
+from training.encoders.build import build_encoder
+from training.encoders.contract import Encoder
+from training.encoders.specs import ConvText, MelAudio, PlainImage
 from training.fusion import ConcatFusion, Fused
 from training.recipe import Recipe
 
@@ -44,19 +46,11 @@ class Model(nn.Module):
         assert spec.image is not None, "this model reads images"
         assert spec.text is not None, "this model reads texts"
         assert spec.audio is not None, "this model reads recordings"
-        self.image = ImageEncoder(channels=widths.image_channels, features=spec.image.features)
-        self.text = TextEncoder(
-            vocabulary=vocabulary,
-            pad_id=spec.text.pad_id,
-            channels=widths.text_channels,
-            features=spec.text.features,
-        )
-        self.audio = AudioEncoder(
-            rate_hz=spec.audio.sample_rate,
-            widths=widths,
-            features=spec.audio.features,
-            masks=recipe.audio_augmentation,
-        )
+        plain = PlainImage(channels=widths.image_channels, width=spec.image.features)
+        self.image = _ImageFeatures(build_encoder(plain, spec.image, vocabulary=None))
+        conv = ConvText(channels=widths.text_channels, width=spec.text.features)
+        self.text = _TextFeatures(build_encoder(conv, spec.text, vocabulary=vocabulary))
+        self.audio = _AudioFeatures(build_encoder(audio_spec(recipe), spec.audio, vocabulary=None))
         self.fusion = ConcatFusion(
             features=tuple(spec.encoder(name).features for name in MODALITIES),
             joint=widths.joint,
@@ -85,6 +79,54 @@ class Model(nn.Module):
         said = torch.softmax(fused.modality_logits / self.modality_temperatures.view(1, -1, 1), dim=2)
         said = torch.where(present.unsqueeze(2), said, 1 / said.shape[2])
         return Answers(logits, torch.softmax(logits, dim=1), fused.embedding, said)
+
+
+class _ImageFeatures(nn.Module):
+    """What fusion reads of an image: the pooled vector."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, image: Tensor) -> Tensor:
+        pooled: Tensor = self.encoder(image).pooled
+        return pooled
+
+
+class _TextFeatures(nn.Module):
+    """Likewise of a text."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, text: Tensor) -> Tensor:
+        pooled: Tensor = self.encoder(text).pooled
+        return pooled
+
+
+class _AudioFeatures(nn.Module):
+    """Likewise of a recording."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, audio: Tensor, audio_length: Tensor) -> Tensor:
+        pooled: Tensor = self.encoder(audio, audio_length).pooled
+        return pooled
+
+
+def audio_spec(recipe: Recipe) -> MelAudio:
+    audio = recipe.inputs.audio
+    assert audio is not None
+    return MelAudio(
+        channels=recipe.widths.audio_channels,
+        bands=recipe.widths.mel_bands,
+        width=audio.features,
+        mask_bands=recipe.audio_augmentation.mask_bands,
+        mask_frames=recipe.audio_augmentation.mask_frames,
+    )
 
 
 class Fusing(nn.Module):

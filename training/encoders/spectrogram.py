@@ -11,26 +11,35 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-WINDOW_S: Final = 0.025
-HOP_S: Final = 0.010
 _SPAN: Final = 12.0  # natural log of power, below the loudest point; 52 dB
+_FULL_SPAN: Final = 18.4  # below the loudest sine of full scale; 80 dB
 _SILENCE: Final = -12.0  # log power of rounding noise in a 16-bit recording: no reference is below it
 
 
 class LogMel(nn.Module):
-    """[rows, samples] to [rows, bands, frames] in 0..1, where 1 is the row's loudest point.
+    """[rows, samples] to [rows, bands, frames], 0 for silence.
 
-    Only frames whose whole window holds samples count, so silence that pads a batch is never looked at;
-    and being relative to its own peak, a quiet recording looks as a loud one.
+    Where `is_relative`, 1 is the row's loudest point, so a quiet recording looks as a loud one; else 1 is
+    a sine of full scale. Only frames whose whole window holds samples count, so silence that pads a batch
+    is never looked at.
     """
 
     kernel: Tensor
     filters: Tensor
 
-    def __init__(self, *, rate_hz: int, bands: int) -> None:
+    def __init__(
+        self,
+        *,
+        rate_hz: int,
+        bands: int,
+        window_s: float = 0.025,
+        hop_s: float = 0.010,
+        is_relative: bool = True,
+    ) -> None:
         super().__init__()
-        self.window = round(WINDOW_S * rate_hz)
-        self.hop = round(HOP_S * rate_hz)
+        self.window = round(window_s * rate_hz)
+        self.hop = round(hop_s * rate_hz)
+        self.is_relative = is_relative
         size = 2 ** math.ceil(math.log2(self.window))
         self.register_buffer("kernel", _fourier_kernel(self.window, size), persistent=False)
         self.register_buffer("filters", _mel_filters(rate_hz, size, bands), persistent=False)
@@ -44,9 +53,14 @@ class LogMel(nn.Module):
             loudness = torch.log(power + 1e-10)
         ends = torch.arange(loudness.shape[2], device=audio.device) * self.hop + self.window
         valid = ends.unsqueeze(0) <= audio_length.unsqueeze(1)
-        heard = torch.where(valid.unsqueeze(1), loudness, _SILENCE)
-        peak = heard.amax(dim=(1, 2), keepdim=True).clamp(min=_SILENCE)
-        picture = ((heard - peak) / _SPAN + 1).clamp(min=0)
+        if self.is_relative:
+            heard = torch.where(valid.unsqueeze(1), loudness, _SILENCE)
+            peak = heard.amax(dim=(1, 2), keepdim=True).clamp(min=_SILENCE)
+            picture = ((heard - peak) / _SPAN + 1).clamp(min=0)
+        else:
+            # A sine of full scale has a quarter of the window as its magnitude: half for each sign of its
+            # frequency, and half of that under the Hann window.
+            picture = ((loudness - 2 * math.log(self.window / 4)) / _FULL_SPAN + 1).clamp(min=0)
         return torch.where(valid.unsqueeze(1), picture, 0.0), valid
 
 

@@ -1,0 +1,78 @@
+"""Text as a bag of n-grams, hashed inside the graph: int32 [rows, tokens], padded at the end, to Encoded."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from training.encoders.contract import Encoded, Encoder
+from training.encoders.readout import masked_mean, regions
+from training.encoders.specs import NgramText
+from training.encoders.text import look_up
+
+_PRIME: Final = 2**31 - 1
+_SEED: Final = 2017  # of the hash's factors: part of what an exported graph means, so never changed
+
+
+class NgramTextEncoder(Encoder):
+    """Mean of the embeddings of all n-grams of a row, then two dense layers."""
+
+    factors: Tensor
+
+    def __init__(self, spec: NgramText, *, pad_id: int) -> None:
+        super().__init__(width=spec.width, tokens=spec.tokens)
+        self.pad_id, self.buckets, self.orders = pad_id, spec.buckets, spec.orders
+        self.register_buffer("factors", _factors(max(spec.orders)), persistent=False)
+        self.table = nn.Parameter(torch.empty(spec.buckets, spec.channels).uniform_(-0.1, 0.1))
+        self.out = nn.Sequential(
+            nn.LayerNorm(spec.channels),
+            nn.Dropout(spec.dropout),
+            nn.Linear(spec.channels, spec.hidden),
+            nn.ReLU(),
+            nn.Dropout(spec.dropout),
+            nn.Linear(spec.hidden, spec.width),
+        )
+
+    def forward(self, text: Tensor) -> Encoded:
+        valid = text != self.pad_id
+        chosen = regions(valid, self.tokens)
+        total: Tensor | float = 0.0
+        found: Tensor | float = 0.0
+        for order in self.orders:
+            # An n-gram is where all its tokens are, and belongs to the part where it starts.
+            here = chosen & _begins(valid, order).unsqueeze(1)
+            count = here.sum(dim=2, keepdim=True)
+            rows = look_up(self.table, self.hashed(text, order))
+            total = total + masked_mean(rows, here) * count
+            found = found + count
+        assert isinstance(found, Tensor), "there is at least one order"
+        said = self.out(total / found.clamp(min=1))
+        return Encoded(tokens=said[:, 1:] if self.tokens > 1 else said, pooled=said[:, 0])
+
+    def hashed(self, text: Tensor, order: int) -> Tensor:
+        """Bucket of the n-gram that starts at each token: int64 [rows, tokens].
+
+        A random linear form modulo a prime (Carter and Wegman, 1979): every factor and every token is below
+        2**31, so no product and no sum leaves int64, where ONNX Runtime and torch need not agree.
+        """
+        tokens = nn.functional.pad(text.long() + 1, (0, order - 1))
+        factors = self.factors[order - 1]
+        code = factors[0].expand(text.shape)
+        for place in range(order):
+            token = tokens[:, place : place + text.shape[1]]
+            code = (code + token * factors[place + 1]) % _PRIME
+        return code % self.buckets
+
+
+def _begins(valid: Tensor, order: int) -> Tensor:
+    """Bool [rows, tokens]: does the row have `order` tokens from here on?"""
+    beyond = nn.functional.pad(valid.long(), (0, order - 1))
+    return beyond[:, order - 1 :] > 0
+
+
+def _factors(orders: int) -> Tensor:
+    """int64 [orders, 1 + orders]: for each order its constant, then the factor of each place."""
+    generator = torch.Generator().manual_seed(_SEED)
+    return torch.randint(1, _PRIME, (orders, 1 + orders), generator=generator)

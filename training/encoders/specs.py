@@ -1,0 +1,132 @@
+"""What an encoder is made of, as frozen values that a recipe holds and a manifest can tell (plain JSON).
+
+`width` is of the vectors that an encoder gives, `tokens` how many of them besides the pooled one. What an
+encoder reads (sizes, rates, the id that pads) is not here but in `app.bundle.manifest`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# --- image: `tokens` are the cells of a square grid, row by row: 1, 4, 9, 16 … -------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PlainImage:
+    """Four convolutions over the grey image, its contrast evened out: for drawn or printed shapes."""
+
+    channels: tuple[int, int, int, int]
+    width: int
+    tokens: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ResidualImage:
+    """Residual network (He et al., Deep Residual Learning, 2016): a stem, then a stage for each channel count.
+
+    Every stage but the first halves the sides; a stem of stride 2 does, too.
+    """
+
+    channels: tuple[int, ...]
+    blocks: int  # in each stage
+    width: int
+    tokens: int = 16
+    stem_stride: int = 1
+    is_grey: bool = False  # grey with its contrast evened out; else colour by `mean` and `deviation`
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of red, green, blue in 0..1
+    deviation: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainedImage:
+    """A vision model of the Hugging Face hub, or of a local folder that was saved like one."""
+
+    source: str
+    width: int
+    tokens: int = 16
+    revision: str | None = None  # a commit, for a run that can be repeated
+    is_frozen: bool = True
+
+
+# --- text: `tokens` are equal parts of the text, in order ----------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConvText:
+    """Three residual convolutions over token embeddings: for short texts, spelling above all."""
+
+    channels: int
+    width: int
+    tokens: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TransformerText:
+    """Transformer (Vaswani et al., 2017), positions learned, normalisation first (Xiong et al., 2020)."""
+
+    channels: int
+    layers: int
+    heads: int
+    width: int
+    tokens: int = 8
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class NgramText:
+    """Mean of hashed n-gram embeddings (Joulin et al., Bag of Tricks for Text Classification, 2017)."""
+
+    buckets: int  # rows of the table that all orders share
+    channels: int
+    hidden: int
+    width: int
+    tokens: int = 1
+    orders: tuple[int, ...] = (1, 2, 3)  # lengths of n-grams, in tokens
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainedText:
+    """A text encoder of the Hugging Face hub or of a local folder; see `pretrained_tokenizer`."""
+
+    source: str
+    width: int
+    tokens: int = 8
+    revision: str | None = None
+    is_frozen: bool = True
+
+
+# --- audio: `tokens` are equal parts of the recording, in order ----------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MelAudio:
+    """Convolutions over a log-mel spectrogram. Each of `channels` but the last halves bands and frames."""
+
+    channels: tuple[int, ...]
+    bands: int
+    width: int
+    tokens: int = 1
+    blocks: int = 0  # residual blocks after each convolution
+    window_s: float = 0.025
+    hop_s: float = 0.010
+    is_relative: bool = True  # to the row's loudest point, so that a quiet recording looks as a loud one
+    mask_bands: int = 0  # widest stripe hidden in training (Park et al., SpecAugment, 2019)
+    mask_frames: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainedAudio:
+    """wav2vec 2.0, HuBERT or AST of the Hugging Face hub or of a local folder."""
+
+    source: str
+    width: int
+    tokens: int = 8
+    revision: str | None = None
+    is_frozen: bool = True
+
+
+ImageSpec = PlainImage | ResidualImage | PretrainedImage
+TextSpec = ConvText | TransformerText | NgramText | PretrainedText
+AudioSpec = MelAudio | PretrainedAudio
+EncoderSpec = ImageSpec | TextSpec | AudioSpec
