@@ -1,0 +1,1 @@
+"""Tests of the encoders, tiny ones, and of what every encoder promises."""
