@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
@@ -40,7 +40,7 @@ def make(
     torch.manual_seed(seed)
     spec, names = spec_of(level, method), MODALITIES[-modalities:]
     if spec.conditioner not in names:
-        spec = FusionSpec(level=level, method=method, width=8, embedding=10, conditioner=names[0])
+        spec = replace(spec, conditioner=names[0])
     return build_fusion(spec, widths=WIDTHS[-modalities:], labels=LABELS, task=task, modalities=names).eval()
 
 
