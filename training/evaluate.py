@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from app.bundle.prepare import TextPreparer
 from training.data.corpus import Split
 from training.data.pairs import Pairs, draw_pairs
 from training.degrade import degrade_images, degrade_sounds, degrade_texts
+from training.measure.bootstrap import wilson
 from training.model import SUBSETS, Model, mask_of, modalities_of
 from training.recipe import Recipe
 from training.rows import Rows, Sounds, as_rgb, token_rows
@@ -173,14 +173,6 @@ def score(answers: NDArray[np.float64], labels: NDArray[np.int64], *, units: int
         ece=calibration_error(answers.max(axis=1), right),
         units=units,
     )
-
-
-def wilson(share: float, units: int) -> tuple[float, float]:
-    """95 % interval of a share that was seen in `units` independent trials (Wilson 1927)."""
-    z2 = 1.959964**2
-    centre = (share + z2 / (2 * units)) / (1 + z2 / units)
-    reach = math.sqrt(z2 * (share * (1 - share) / units + z2 / (4 * units**2))) / (1 + z2 / units)
-    return max(0.0, centre - reach), min(1.0, centre + reach)
 
 
 def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:

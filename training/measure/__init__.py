@@ -1,0 +1,1 @@
+"""What answers are worth: scores with intervals, on arrays. Nothing here knows torch or a model."""
