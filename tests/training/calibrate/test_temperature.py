@@ -6,7 +6,7 @@ import torch
 
 from training.calibrate.temperature import fit_label_temperature, fit_temperature
 from training.checkpoint import Checkpoint
-from training.evaluate import calibration_error, score, wilson
+from training.evaluate import calibration_error, score
 from training.model import SUBSETS, mask_number, mask_of
 
 
@@ -63,11 +63,6 @@ def test_each_subset_has_the_temperature_that_the_manifest_lists(checkpoint: Che
     for subset, temperature in checkpoint.temperatures.items():
         number = int(mask_number(torch.tensor([mask_of(subset)])))
         assert checkpoint.model.temperatures[number].item() == pytest.approx(temperature)
-
-
-def test_wilson_agrees_with_the_textbook() -> None:
-    assert wilson(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
-    assert wilson(1.0, 250) == pytest.approx((0.9849, 1.0), abs=1e-4)
 
 
 def test_calibration_error_is_the_gap_between_said_and_seen() -> None:
