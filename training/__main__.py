@@ -1,7 +1,8 @@
-"""python -m training train|export RECIPE --out OUT: the only place where a training process starts."""
+"""python -m training train|export|check: the only place where a training process starts."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +13,17 @@ from rich.console import Console
 
 from app.runtime.errors import RuntimeFault
 from training.checkpoint import CheckpointInvalid, load_checkpoint, save_checkpoint
+from training.data.check import ANY_INPUTS
+from training.data.check import check as check_entries
 from training.data.corpus import Corpus
 from training.data.errors import DataError
+from training.data.findings import print_findings
 from training.data.home import Home
+from training.data.manifest import Task, read_manifest
 from training.export import bundle_folder, publish
 from training.onnx_graphs import GraphFrozen, export_graphs
 from training.parity import ParityBroken
-from training.progress import downloads, stages
+from training.progress import decoding, downloads, stages
 from training.recipe import Recipe
 from training.recipes.digits import digits
 from training.report import print_metrics
@@ -77,6 +82,34 @@ def export(
         _publish(recipe, _load(recipe, data, cache), out, version=version)
     except _FAULTS as error:
         raise _refusal(error) from error
+
+
+@app.command()
+def check(
+    manifest: Annotated[
+        Path, typer.Argument(help="JSONL, CSV or Parquet: id, image, text, audio, label, split.")
+    ],
+    labels: Annotated[
+        str | None, typer.Option(help="Known labels, separated by commas; else those of training rows.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write what is found there, too.")] = None,
+    task: Annotated[
+        Task, typer.Option(help="One label for each row, or any number, separated by ;")
+    ] = "multi-class",
+) -> None:
+    """Open and decode every input of a manifest: exit 0 if all rows are fit to train on, 2 if not."""
+    known = None if labels is None else tuple(labels.split(","))
+    try:
+        entries = read_manifest(manifest, task=task)
+        with decoding(_console) as advance:
+            findings = check_entries(entries, ANY_INPUTS, known, advance=advance)
+    except DataError as error:
+        raise _refusal(error) from error
+    print_findings(findings, _console)
+    if json_file is not None:
+        json_file.write_text(json.dumps(findings.as_json(), indent=1, ensure_ascii=False) + "\n")
+    if not findings.is_clean:
+        raise typer.Exit(2)
 
 
 def _publish(recipe: Recipe, corpus: Corpus, out: Path, *, version: int) -> None:
