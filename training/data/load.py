@@ -62,9 +62,9 @@ def dataset_of(
     provenance: dict[str, Any],
     task: Task = "multi-class",
 ) -> Dataset:
-    """Rows that are known to have files, labels and splits; what cannot be decoded is seen here.
+    """Rows whose files and splits are known to be there; what cannot be decoded is seen here.
 
-    Raises ManifestUnfit.
+    A row without a label has `ABSENT` for its class. Raises ManifestUnfit.
     """
     chosen = {
         name: np.array([at for at, entry in enumerate(entries) if entry.split == name], np.int64)
@@ -174,7 +174,7 @@ def _targets(
 ) -> NDArray[np.int64] | NDArray[np.float32]:
     number = {label: at for at, label in enumerate(labels)}
     if task == "multi-class":
-        return np.array([number[label] for entry in entries for label in entry.labels or ()], np.int64)
+        return np.array([number[entry.labels[0]] if entry.labels else ABSENT for entry in entries], np.int64)
     targets = np.zeros((len(entries), len(labels)), np.float32)
     for row, entry in enumerate(entries):
         targets[row, [number[label] for label in entry.labels or ()]] = 1
