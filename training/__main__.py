@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +15,14 @@ from rich.console import Console
 
 from app.runtime.errors import RuntimeFault
 from training.checkpoint import CheckpointInvalid, load_checkpoint, save_checkpoint
+from training.data.cache import Cache
+from training.data.check import ANY_INPUTS
+from training.data.check import check as check_entries
 from training.data.dataset import Dataset
 from training.data.errors import DataError
+from training.data.findings import print_findings
 from training.data.home import Home
+from training.data.manifest import read_manifest
 from training.encoders.contract import EncoderUnfit
 from training.evaluate import evaluate
 from training.export.bundle import bundle_folder, publish
@@ -24,8 +30,8 @@ from training.export.graphs import GraphFrozen, export_graphs
 from training.export.parity import ParityBroken
 from training.fit.distributed import joined_world
 from training.fit.state import forget_states
-from training.fusion.contract import COMBINATIONS
-from training.progress import downloads, silent, stages
+from training.fusion.contract import COMBINATIONS, Task
+from training.progress import decoding, downloads, silent, stages
 from training.recipe import Recipe
 from training.recipes.registry import RECIPES
 from training.report import print_metrics, write_report
@@ -82,10 +88,10 @@ def train(
         trained = train_recipe(recipe, dataset, seed=seed, stage=stage, where=where)
         if not world.is_first:
             return
-        checkpoint = evaluate(trained, recipe, dataset, seed=seed, stage=stage)
+        checkpoint, found = evaluate(trained, recipe, dataset, seed=seed, stage=stage)
         save_checkpoint(out, checkpoint)
         forget_states(out / "state")
-        write_report(out / "report", checkpoint, recipe)
+        write_report(out / "report", checkpoint, found, recipe)
         _publish(recipe, dataset, out, version=version)
     print_metrics(checkpoint.metrics, _console)
     _console.print(f"Done in {time.monotonic() - started:.0f} s.")
@@ -106,6 +112,32 @@ def export(
         _publish(recipe, _load(recipe, data, cache), out, version=version)
 
 
+@app.command()
+def check(
+    manifest: Annotated[
+        Path, typer.Argument(help="JSONL, CSV or Parquet: id, image, text, audio, label, split.")
+    ],
+    labels: Annotated[
+        str | None, typer.Option(help="Known labels, separated by commas; else those of training rows.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write what is found there, too.")] = None,
+    task: Annotated[
+        Task, typer.Option(help="One label for each row, or any number, separated by ;")
+    ] = "classification",
+) -> None:
+    """Open and decode every input of a manifest: exit 0 if all rows are fit to train on, 2 if not."""
+    known = None if labels is None else tuple(labels.split(","))
+    with _refusing():
+        entries = read_manifest(manifest, task=task)
+        with decoding(_console) as advance:
+            findings = check_entries(entries, ANY_INPUTS, known, advance=advance)
+    print_findings(findings, _console)
+    if json_file is not None:
+        json_file.write_text(json.dumps(findings.as_json(), indent=1, ensure_ascii=False) + "\n")
+    if not findings.is_clean:
+        raise typer.Exit(2)
+
+
 def _publish(recipe: Recipe, dataset: Dataset, out: Path, *, version: int) -> None:
     """From the files and not from memory, so that `export` later gives the same."""
     checkpoint, destination = load_checkpoint(out, recipe), bundle_folder(out, recipe, number=version)
@@ -121,10 +153,9 @@ def _publish(recipe: Recipe, dataset: Dataset, out: Path, *, version: int) -> No
 
 
 def _load(recipe: Recipe, data: Path | None, cache: Path) -> Dataset:
-    if data is not None:
-        return recipe.load(Home(data, cache=cache))
-    with downloads(_console) as advance:
-        return recipe.load(Home(cache, cache=cache, downloads=advance))
+    with downloads(_console) as fetched, decoding(_console) as decoded:
+        home = Home(data) if data is not None else Home(cache, downloads=fetched)
+        return recipe.load(home, Cache(cache / "decoded", advance=decoded))
 
 
 def _recipe(name: str, fusion: str | None) -> Recipe:

@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from training.data.cache import Advance as AdvanceDecoding
 from training.data.download import Advance
 from training.fit.loop import Report, Step
 
@@ -84,5 +85,26 @@ def downloads(console: Console) -> Iterator[Advance]:
             if name not in tasks:
                 tasks[name] = progress.add_task(name, total=total_bytes)
             progress.update(tasks[name], completed=done_bytes, total=total_bytes)
+
+        yield advance
+
+
+@contextmanager
+def decoding(console: Console) -> Iterator[AdvanceDecoding]:
+    """One bar for each modality; it goes when all are done."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    ) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(modality: str, *, done: int, total: int) -> None:
+            if modality not in tasks:
+                tasks[modality] = progress.add_task(f"decode {modality}", total=total)
+            progress.update(tasks[modality], completed=done)
 
         yield advance

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from app.bundle.manifest import Inputs, Modality
+from training.data.cache import Cache
 from training.data.dataset import Dataset
 from training.data.home import Home
 from training.encoders.specs import EncoderSpec
@@ -111,7 +112,7 @@ class Recipe:
     task: Task
     labels: tuple[str, ...]
     inputs: Inputs  # the very limits and sizes that the server will use
-    load: Callable[[Home], Dataset]
+    load: Callable[[Home, Cache], Dataset]
     encoders: dict[Modality, EncoderSpec]
     fusion: FusionSpec
     schedule: Schedule

@@ -25,12 +25,14 @@ class Source:
     """Where a file is published. `mirrors` are tried in order and must carry the same bytes.
 
     `sha256` is None for archives that a host packs anew at will; then `check` looks at their content.
+    `origin` says what a file without mirrors is made from.
     """
 
     path: str  # inside the data folder
     mirrors: tuple[str, ...]
     sha256: str | None = None
     check: Callable[[Path], None] | None = None
+    origin: str | None = None
 
 
 class Advance(Protocol):
@@ -82,6 +84,14 @@ def verify(path: Path, source: Source) -> None:
             )
     if source.check is not None:
         source.check(path)
+
+
+def one_of(path: Path, *, sha256: tuple[str, ...]) -> None:
+    """The check of a file that is published in several editions. Raises DataCorrupt."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found not in sha256:
+        raise DataCorrupt(f"{path.name}: its sha256 {found[:12]}… is of no known edition. Fetch it again.")
 
 
 def _download(url: str, part: Path, *, name: str, advance: Advance) -> None:

@@ -28,6 +28,11 @@ class Home:
             return self.folder / or_else
         path = self.folder / source.path
         if not path.exists():
+            if not source.mirrors:
+                raise DataMissing(
+                    f"{source.path} is not in {self.folder}, and no host offers it in this form. Make it "
+                    f"from {source.origin}, and name its folder with --data."
+                )
             if self.downloads is None:
                 raise DataMissing(
                     f"{source.path} is not in {self.folder}. Put it there, or leave --data out to download "

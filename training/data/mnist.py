@@ -39,6 +39,20 @@ class Handwritten:
     labels: NDArray[np.int64]  # [items]
 
 
+    def split(self, *, held_out: int) -> tuple[Handwritten, Handwritten]:
+        """The rest and `held_out` images spread evenly over the set.
+
+        Its order is by writer and by source, and its last images are easier than its test images: those would
+        promise too much.
+        """
+        spread = np.linspace(0, len(self.labels) - 1, held_out).round().astype(np.int64)
+        rest = np.setdiff1d(np.arange(len(self.labels)), spread)
+        return self._take(rest), self._take(spread)
+
+    def _take(self, items: NDArray[np.int64]) -> Handwritten:
+        return Handwritten(Images(self.images.pixels[items]), self.labels[items])
+
+
 def sources(sha256: dict[str, str] = SHA256, mirrors: tuple[str, ...] = _MIRRORS) -> dict[str, Source]:
     """The four files, by name."""
     return {

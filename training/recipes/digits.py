@@ -9,11 +9,12 @@ from typing import Any, Final
 import numpy as np
 
 from app.bundle.manifest import AudioInput, ImageInput, Inputs, TextInput
+from training.data.cache import Cache
 from training.data.dataset import Dataset, PairedByClass, Split
 from training.data.download import Source
 from training.data.fsdd import COMMIT, FINGERPRINTS, Recordings, archive_source, load_fsdd
 from training.data.home import Home
-from training.data.items import Images, Items, Labelled
+from training.data.items import Items, Labelled
 from training.data.mnist import Handwritten, load_mnist, sources
 from training.data.number_texts import TextMix, draw_texts
 from training.encoders.specs import ConvText, MelAudio, PlainImage
@@ -102,7 +103,7 @@ def digits() -> Recipe:
                 "are a closed list that training and test share (there is no other word for seven)."
             ),
             data=(
-                "MNIST (LeCun, Cortes, Burges), its last 5,000 training images as validation; Free Spoken "
+                "MNIST (LeCun, Cortes, Burges), 5,000 of its training images as validation; Free Spoken "
                 f"Digit Dataset (CC BY-SA 4.0) at commit `{COMMIT[:7]}`, five speakers, recordings 0-4 as "
                 "test (the set's own), 5-9 as validation; number words by num2words in over forty "
                 "languages. Rows are paired by digit inside a split, never across."
@@ -127,11 +128,11 @@ class DigitsData:
     images: dict[str, Source] = field(default_factory=sources)
     recordings: Source = field(default_factory=archive_source)
     speakers: dict[str, str] = field(default_factory=lambda: dict(FINGERPRINTS))  # name to fingerprint
-    validation_images: int = 5_000  # the last of the 60,000 for training
+    validation_images: int = 5_000  # of the 60,000 for training
     texts_per_digit: int = 4_000  # for training; a tenth for validation and test each
 
 
-def load_digits(home: Home, *, data: DigitsData) -> Dataset:
+def load_digits(home: Home, _: Cache, *, data: DigitsData) -> Dataset:
     """MNIST's and FSDD's own test sets; validation is cut from their training sets. Raises DataError."""
     image_spec, audio_spec = INPUTS.image, INPUTS.audio
     assert image_spec is not None
@@ -139,14 +140,13 @@ def load_digits(home: Home, *, data: DigitsData) -> Dataset:
     images = load_mnist(home, image_spec, data.images, part="train")
     test_images = load_mnist(home, image_spec, data.images, part="t10k")
     spoken = load_fsdd(home, audio_spec, data.recordings, speakers=data.speakers)
-    cut, index, texts = len(images.labels) - data.validation_images, spoken.indices, data.texts_per_digit
+    learnt, held_out = images.split(held_out=data.validation_images)
+    index, texts = spoken.indices, data.texts_per_digit
     heard = {"train": index >= 10, "validation": (index >= 5) & (index < 10), "test": index < 5}
     clips = {name: spoken.where(chosen) for name, chosen in heard.items()}
     return Dataset(
-        train=_split("train", _part(images, slice(cut)), clips["train"], texts_per_digit=texts),
-        validation=_split(
-            "validation", _part(images, slice(cut, None)), clips["validation"], texts_per_digit=texts // 10
-        ),
+        train=_split("train", learnt, clips["train"], texts_per_digit=texts),
+        validation=_split("validation", held_out, clips["validation"], texts_per_digit=texts // 10),
         test=_split("test", test_images, clips["test"], texts_per_digit=texts // 10),
         provenance=_provenance(data),
     )
@@ -169,10 +169,6 @@ def _split(name: str, written: Handwritten, spoken: Recordings, *, texts_per_dig
             }
         ),
     )
-
-
-def _part(written: Handwritten, rows: slice) -> Handwritten:
-    return Handwritten(Images(written.images.pixels[rows]), written.labels[rows])
 
 
 def _provenance(data: DigitsData) -> dict[str, Any]:

@@ -1,0 +1,207 @@
+"""A manifest's rows to a `Dataset`: distinct inputs once, rows that name them by number, splits apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.bundle.decode import decode_text
+from app.bundle.errors import InputError
+from app.bundle.manifest import MODALITIES, Inputs, Modality, TextInput
+from training.data.cache import Cache, Undecodable, digest_of
+from training.data.check import (
+    SPLITS,
+    Contents,
+    Finding,
+    contents_of,
+    labels_of,
+    undecodable_rows,
+    wrong_rows,
+)
+from training.data.dataset import ABSENT, Dataset, FixedRows, Rows, Split
+from training.data.errors import ManifestUnfit
+from training.data.items import Clips, Images, Items, Texts
+from training.data.manifest import Entry, Task, read_body, read_manifest
+
+_SHOWN: Final = 3  # of what is wrong, in one message
+
+
+def load_manifest(
+    manifest: Path,
+    inputs: Inputs,
+    labels: tuple[str, ...] | None,
+    cache: Cache,
+    *,
+    task: Task = "multi-class",
+) -> Dataset:
+    """Rows as they are written, whatever the seed. Without `labels`, they are those of the training rows.
+
+    Raises DataMissing, ManifestUnreadable, or ManifestUnfit for anything that `check` finds: nothing is left
+    out in silence.
+    """
+    entries = read_manifest(manifest, task=task)
+    contents = contents_of(entries, inputs)
+    refuse([*contents.missing, *wrong_rows(entries, contents, labels)])
+    told = labels if labels is not None else labels_of(entries)
+    provenance = {"manifest": {"name": manifest.name, "sha256": digest_of(manifest), "rows": len(entries)}}
+    return dataset_of(entries, contents, inputs, told, cache, task=task, provenance=provenance)
+
+
+def dataset_of(
+    entries: Sequence[Entry],
+    contents: Contents,
+    inputs: Inputs,
+    labels: tuple[str, ...],
+    cache: Cache,
+    *,
+    provenance: dict[str, Any],
+    task: Task = "multi-class",
+) -> Dataset:
+    """Rows whose files and splits are known to be there; what cannot be decoded is seen here.
+
+    A row without a label has `ABSENT` for its class. Raises ManifestUnfit.
+    """
+    chosen = {
+        name: np.array([at for at, entry in enumerate(entries) if entry.split == name], np.int64)
+        for name in SPLITS
+    }
+    for name, rows in chosen.items():
+        if not len(rows):
+            raise ManifestUnfit(f"No row has the split '{name}'. A set needs {', '.join(SPLITS)}.")
+    numbers = {
+        split: {name: _numbered(contents.digests[name], rows) for name in inputs.names}
+        for split, rows in chosen.items()
+    }
+    items = _items(entries, contents, inputs, numbers, cache)
+    every = Rows(
+        items=np.full((len(entries), len(MODALITIES)), ABSENT, np.int64),  # numbered within a split, below
+        targets=_targets(entries, labels, task),
+        groups=_groups(entries, contents),
+        columns=_columns(entries),
+    )
+
+    def split(name: str) -> Split:
+        rows = every.take(chosen[name])
+        for modality, number in numbers[name].items():
+            digests = contents.digests[modality]
+            held = [digests[at] for at in chosen[name]]
+            rows.items[:, MODALITIES.index(modality)] = [
+                ABSENT if digest is None else number[digest] for digest in held
+            ]
+        return Split(items=items[name], pairing=FixedRows(rows))
+
+    return Dataset(
+        train=split("train"), validation=split("validation"), test=split("test"), provenance=provenance
+    )
+
+
+_Numbers = dict[str, int]  # digest to item number, in order
+
+
+def _numbered(digests: Sequence[str | None], rows: NDArray[np.int64]) -> _Numbers:
+    held = dict.fromkeys(digest for at in rows if (digest := digests[at]) is not None)
+    return {digest: number for number, digest in enumerate(held)}
+
+
+def _items(
+    entries: Sequence[Entry],
+    contents: Contents,
+    inputs: Inputs,
+    numbers: Mapping[str, Mapping[Modality, _Numbers]],
+    cache: Cache,
+) -> dict[str, Items]:
+    """One cache for all splits of a modality, cut where a split begins: their pictures look alike in kind."""
+    images: list[Images] | None = None
+    texts: list[Texts] | None = None
+    clips: list[Clips] | None = None
+    reasons: dict[Modality, dict[str, str]] = {}
+    for name in inputs.names:
+        parts = [numbers[split][name] for split in SPLITS]
+        found = {digest: contents.bodies[name][digest] for part in parts for digest in part}
+        ends = np.cumsum([0, *(len(part) for part in parts)])
+        try:
+            if not found:
+                continue
+            if name == "text" and inputs.text is not None:
+                texts = [_texts(part, contents, inputs.text) for part in parts]
+                continue
+            assert len(found) == ends[-1], "splits share no image and no recording"
+            if name == "image" and inputs.image is not None:
+                pixels = cache.images(found, inputs.image).pixels
+                images = [Images(pixels[start:end]) for start, end in pairwise(ends)]
+            elif inputs.audio is not None:
+                whole = cache.clips(found, inputs.audio)
+                clips = [_cut(whole, start, end) for start, end in pairwise(ends)]
+        except Undecodable as error:
+            reasons[name] = error.reasons
+    refuse(list(undecodable_rows(entries, contents, reasons)))
+    return {
+        split: Items(
+            images=images[at] if images and len(images[at]) else None,
+            texts=texts[at] if texts and len(texts[at]) else None,
+            clips=clips[at] if clips and len(clips[at]) else None,
+        )
+        for at, split in enumerate(SPLITS)
+    }
+
+
+def _cut(whole: Clips, start: int, end: int) -> Clips:
+    first, last = int(whole.bounds[start]), int(whole.bounds[end])
+    return Clips(samples=whole.samples[first:last], bounds=whole.bounds[start : end + 1] - first)
+
+
+def _texts(part: _Numbers, contents: Contents, spec: TextInput) -> Texts:
+    """Raises Undecodable, after trying all."""
+    strings: list[str] = []
+    reasons: dict[str, str] = {}
+    for digest in part:
+        try:
+            strings.append(decode_text(read_body(contents.bodies["text"][digest]), spec))
+        except InputError as error:
+            reasons[digest] = error.message
+    if reasons:
+        raise Undecodable(reasons)
+    return Texts(tuple(strings))
+
+
+def _targets(
+    entries: Sequence[Entry], labels: tuple[str, ...], task: Task
+) -> NDArray[np.int64] | NDArray[np.float32]:
+    number = {label: at for at, label in enumerate(labels)}
+    if task == "multi-class":
+        return np.array([number[entry.labels[0]] if entry.labels else ABSENT for entry in entries], np.int64)
+    targets = np.zeros((len(entries), len(labels)), np.float32)
+    for row, entry in enumerate(entries):
+        targets[row, [number[label] for label in entry.labels or ()]] = 1
+    return targets
+
+
+def _groups(entries: Sequence[Entry], contents: Contents) -> NDArray[np.int64]:
+    """[rows, modalities]: by the group that was written, else by the content, so that repeats share one."""
+    groups = np.full((len(entries), len(MODALITIES)), ABSENT, np.int64)
+    for at, name in enumerate(MODALITIES):
+        numbers: dict[tuple[str, str], int] = {}
+        for row, digest in enumerate(contents.digests.get(name, ())):
+            if digest is not None:
+                group = entries[row].group
+                key = ("content", digest) if group is None else ("group", group)
+                groups[row, at] = numbers.setdefault(key, len(numbers))
+    return groups
+
+
+def _columns(entries: Sequence[Entry]) -> dict[str, NDArray[np.str_]]:
+    names = dict.fromkeys(name for entry in entries for name in entry.columns)
+    return {name: np.array([entry.columns.get(name, "") for entry in entries]) for name in names}
+
+
+def refuse(found: Sequence[Finding]) -> None:
+    """Raises ManifestUnfit if anything was found, with the first few."""
+    if found:
+        told = "; ".join(f"{one.kind}: {one.message} (row {one.rows[0]})" for one in found[:_SHOWN])
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise ManifestUnfit(f"{told}{more}. See all with: python -m training check MANIFEST")
