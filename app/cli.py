@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -75,15 +76,20 @@ def _workers(settings: Any, listeners: list[socket.socket]) -> int:
         listener.close()
     reserved = [_listen(settings.host, port, is_shared=True) for port in ports]
 
-    def work(slot: int) -> int:
+    def work(slot: int, beat: Callable[[], None]) -> int:
         own = [_listen(settings.host, port, is_shared=True) for port in ports]
-        return _work(settings, own, shared=folder, slot=slot)
+        return _work(settings, own, shared=folder, slot=slot, beat=beat)
 
     with TemporaryDirectory(prefix="trichord-", dir=_memory_folder()) as name, ExitStack() as closing:
         folder = Path(name)
         for listener in reserved:
             closing.enter_context(listener)
-        return Workers(settings.workers, work, lost=lambda slot: forget(folder, slot)).run()
+        return Workers(
+            settings.workers,
+            work,
+            lost=lambda slot: forget(folder, slot),
+            timeout_s=settings.worker_timeout_seconds,
+        ).run()
 
 
 def _is_first_to_say(shared: Path) -> bool:
@@ -101,7 +107,14 @@ def _memory_folder() -> str | None:
     return str(shared_memory) if os.access(shared_memory, os.W_OK) else None
 
 
-def _work(settings: Any, listeners: list[socket.socket], *, shared: Path | None = None, slot: int = 0) -> int:
+def _work(
+    settings: Any,
+    listeners: list[socket.socket],
+    *,
+    shared: Path | None = None,
+    slot: int = 0,
+    beat: Callable[[], None] = lambda: None,
+) -> int:
     """The life of one serving process: its exit code."""
     from app.metrics import Metrics, share
     from app.settings import share_metrics_in
@@ -131,7 +144,7 @@ def _work(settings: Any, listeners: list[socket.socket], *, shared: Path | None 
             default=settings.default_model,
         )
         repository.start()
-        serve(repository, settings, *listeners, metrics=Metrics(shared=shared))
+        serve(repository, settings, *listeners, metrics=Metrics(shared=shared), beat=beat)
     except (RuntimeFault, NoLiveModel, KeysInvalid) as error:
         if shared is None or _is_first_to_say(shared):
             typer.echo(f"trichord: {error}", err=True)

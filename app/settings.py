@@ -72,6 +72,10 @@ class Settings(BaseSettings):
         default_factory=_fitting_workers,
         description="Processes that share the port: one for a core up to four, or one alone beside a GPU.",
     )
+    worker_timeout_seconds: Annotated[float, Field(ge=0)] = Field(
+        60.0,
+        description="One of several workers whose event loop is blocked so long is replaced; 0 for never.",
+    )
     threads: Annotated[int, Field(ge=1)] = Field(
         default_factory=_share_of_cores, description="CPU threads that run one operator of a graph."
     )

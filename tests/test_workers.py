@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
+import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
+from app.workers import Pulses
 from tests import raw, tiny
 from tests.api.test_stopping import UPLOAD
 from tests.server import Server, form, serving
@@ -169,6 +174,86 @@ def test_workers_do_not_outlive_their_parent(several: Server) -> None:
     several.process.kill()
     several.process.wait()
     wait_for(lambda: not any(is_alive(worker) for worker in workers), seconds=10)
+
+
+def test_a_worker_whose_event_loop_is_blocked_is_replaced(models_dir: Path, tmp_path: Path) -> None:
+    """The key file becomes a pipe that nobody writes to, so the next look at it does not come back."""
+    keys = tmp_path / "keys"
+    keys.write_text("")
+    with serving(models_dir, workers=2, worker_timeout_seconds=4, api_keys_file=keys) as server:
+        wait_for(lambda: listening(server.port) == 2)
+        before = children(server)
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "pipe").replace(keys)
+        with raw.connection(server.port) as blocked, reader_of(keys, meanwhile=lambda: ask_again(blocked)):
+            (tmp_path / "keys.new").write_text("")
+            (tmp_path / "keys.new").replace(keys)
+            wait_for(lambda: len(set(children(server)) - set(before)) == 1)
+        wait_for(lambda: listening(server.port) == 2)
+        assert len(set(before) & set(children(server))) == 1, "the other one was only idle"
+        assert {httpx.get(f"{server.url}/v1/models").status_code for _ in range(10)} == {401}
+        [killed] = [line for line in server.log_lines() if "event loop is blocked" in line["event"]]
+        assert killed["silent_s"] >= 4
+        [replaced] = [line for line in server.log_lines() if "replaced" in line["event"]]
+        assert (replaced["slot"], replaced["code"]) == (killed["slot"], -signal.SIGKILL)
+
+
+def ask_again(one_worker: socket.socket) -> None:
+    one_worker.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
+
+
+@contextmanager
+def reader_of(pipe: Path, *, meanwhile: Callable[[], None]) -> Iterator[None]:
+    """Waits until somebody has the pipe open to read, and keeps them reading until the block ends."""
+    found: list[int] = []
+
+    def is_read() -> bool:
+        meanwhile()
+        try:
+            found.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError as nobody:
+            assert nobody.errno == errno.ENXIO
+        return bool(found)
+
+    wait_for(is_read)
+    try:
+        yield
+    finally:
+        os.close(found[0])
+
+
+@dataclass
+class Clock:
+    now_s: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_only_a_worker_that_beat_before_can_be_silent() -> None:
+    clock = Clock()
+    pulses = Pulses(3, clock=clock)
+    pulses.beat(0)
+    pulses.beat(1)
+    pulses.look()
+    for second in range(1, 300):
+        clock.now_s += 1
+        pulses.beat(1)
+        assert pulses.look() == [second, 0, 0], "the first is silent, the third has not begun"
+    pulses.begin(0)
+    clock.now_s += 1
+    assert pulses.look() == [0, 1, 0]
+
+
+def test_a_machine_that_slept_finds_its_workers_alive() -> None:
+    clock = Clock()
+    pulses = Pulses(1, clock=clock)
+    pulses.beat(0)
+    pulses.look()
+    clock.now_s += 3600
+    assert pulses.look() == [2]
+    pulses.beat(0)
+    assert pulses.look() == [0]
 
 
 def is_alive(pid: int) -> bool:

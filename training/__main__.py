@@ -13,6 +13,7 @@ import torch
 import typer
 from rich.console import Console
 
+from app.bundle.manifest import Task
 from app.runtime.errors import RuntimeFault
 from training.checkpoint import CheckpointInvalid, load_checkpoint, save_checkpoint
 from training.data.cache import Cache
@@ -30,11 +31,11 @@ from training.export.graphs import GraphFrozen, export_graphs
 from training.export.parity import ParityBroken
 from training.fit.distributed import joined_world
 from training.fit.state import forget_states
-from training.fusion.contract import COMBINATIONS, Task
+from training.fusion.contract import COMBINATIONS
 from training.progress import decoding, downloads, silent, stages
 from training.recipe import Recipe
 from training.recipes.registry import RECIPES
-from training.report import print_metrics, write_report
+from training.report import print_metrics
 from training.run import Where
 from training.run import train as train_recipe
 
@@ -91,7 +92,6 @@ def train(
         checkpoint, found = evaluate(trained, recipe, dataset, seed=seed, stage=stage)
         save_checkpoint(out, checkpoint)
         forget_states(out / "state")
-        write_report(out / "report", checkpoint, found, recipe)
         _publish(recipe, dataset, out, version=version)
     print_metrics(checkpoint.metrics, _console)
     _console.print(f"Done in {time.monotonic() - started:.0f} s.")

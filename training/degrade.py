@@ -12,7 +12,7 @@ from training.recipe import Degradation
 
 
 def degraded(rows: Rows, items: Items, how: Degradation, *, seed: int) -> tuple[Rows, Items]:
-    """Items of which each is in one row only, so that damage is drawn for every row, and rows that name them."""
+    """Items that are in one row each, so that damage is drawn for every row, and rows that name them."""
     own, single = _apart(rows, items)
     return own, Items(
         images=_spoiled_images(single.images, how, seed=seed) if single.images else None,

@@ -41,7 +41,7 @@ class Encodings:
 
     @torch.inference_mode()
     def raw(self, rows: Rows, present: Tensor) -> Fused:
-        """Uncalibrated scores of rows whose `present` modalities, bool [rows, modalities of the model], are used."""
+        """Uncalibrated, from the `present` modalities: bool [rows, modalities of the model]."""
         parts = [
             self.model.fuse(features, here)
             for features, here in zip(*self._chunks(rows, present), strict=True)
@@ -60,7 +60,7 @@ class Encodings:
 
     @torch.inference_mode()
     def logits(self, rows: Rows, subset: str) -> NDArray[np.float64]:
-        """Divided by the subset's temperature: float64 [rows, labels]. Rows without it are answered somehow."""
+        """Divided by the subset's temperature: float64 [rows, labels]. Rows without it get any answer."""
         present = presence_of(self.model.names, subset, len(rows))
         said = [
             self.model.answer(features, here).logits.double()
@@ -89,9 +89,7 @@ class Encodings:
 
 def encode(model: Model, stock: Stock, counts: dict[Modality, int]) -> Encodings:
     """Every item, after its change if there is one."""
-    features = {
-        name: encode_items(model, stock, name, counts[name]) for name in model.names
-    }
+    features = {name: encode_items(model, stock, name, counts[name]) for name in model.names}
     return Encodings(model, features)
 
 

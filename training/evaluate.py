@@ -131,7 +131,9 @@ def _everything(encodings: Encodings) -> str:
 
 def _confusion(encodings: Encodings, rows: Rows) -> list[list[int]]:
     answered = encodings.answers(rows, _everything(encodings))
-    table: list[list[int]] = confusion(answered.probabilities, answered.rows.targets.astype(np.int64)).tolist()
+    table: list[list[int]] = confusion(
+        answered.probabilities, answered.rows.targets.astype(np.int64)
+    ).tolist()
     return table
 
 
@@ -163,8 +165,8 @@ def _curves(
             stock = Stock(spoil(level), recipe.inputs, tokenize)
             features = encode_items(encodings.model, stock, name, items.count(name))
             spoiled[level] = encodings.with_features(name, features)
-        for subset in dict.fromkeys((name, _everything(encodings))):
-            curves.append(_curve(spoiled, chosen, name, subset))
+        subsets = dict.fromkeys((name, _everything(encodings)))
+        curves += [_curve(spoiled, chosen, name, subset) for subset in subsets]
     return tuple(curves)
 
 

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-<<<<<<< HEAD
 from app.bundle.manifest import Modality
 from training.batch import Batch
 from training.calibrate.sets import SetsOf
@@ -19,13 +18,6 @@ from training.encoders.build import build_encoder
 from training.encoders.contract import Encoded, Encoder
 from training.fusion.build import build_fusion
 from training.fusion.contract import Fused
-=======
-from app.bundle.manifest import MODALITIES, Modality, subset_name, subsets
-from training.encoders.build import build_encoder
-from training.encoders.contract import Encoder
-from training.encoders.specs import ConvText, MelAudio, PlainImage
-from training.fusion import ConcatFusion, Fused
->>>>>>> encoders
 from training.recipe import Recipe
 from training.subsets import mask_number
 
@@ -53,7 +45,6 @@ class Model(nn.Module):
 
     def __init__(self, recipe: Recipe, *, vocabulary: int | None) -> None:
         super().__init__()
-<<<<<<< HEAD
         self.names: tuple[Modality, ...] = recipe.inputs.names
         self.task = recipe.task
         self.encoders = nn.ModuleDict(
@@ -68,21 +59,6 @@ class Model(nn.Module):
         self.fusion = build_fusion(
             recipe.fusion,
             widths=self.widths,
-=======
-        spec, widths = recipe.inputs, recipe.widths
-        assert spec.image is not None, "this model reads images"
-        assert spec.text is not None, "this model reads texts"
-        assert spec.audio is not None, "this model reads recordings"
-        plain = PlainImage(channels=widths.image_channels, width=spec.image.features)
-        self.image = _ImageFeatures(build_encoder(plain, spec.image, vocabulary=None))
-        conv = ConvText(channels=widths.text_channels, width=spec.text.features)
-        self.text = _TextFeatures(build_encoder(conv, spec.text, vocabulary=vocabulary))
-        self.audio = _AudioFeatures(build_encoder(audio_spec(recipe), spec.audio, vocabulary=None))
-        self.fusion = ConcatFusion(
-            features=tuple(spec.encoder(name).features for name in MODALITIES),
-            joint=widths.joint,
-            embedding=widths.embedding,
->>>>>>> encoders
             labels=len(recipe.labels),
             task=recipe.task,
             modalities=self.names,
@@ -105,7 +81,7 @@ class Model(nn.Module):
         return self._fuse(encoded, batch.present)
 
     def features(self, name: Modality, *inputs: Tensor) -> Tensor:
-        """What an encoder says about each row, [rows, features]: its summary, and its tokens if fusion asks."""
+        """What an encoder says of each row, [rows, features]: its summary, and its tokens if fusion asks."""
         encoded: Encoded = self.encoders[name](*inputs)
         if not self.fusion.reads_tokens:
             return encoded.pooled
@@ -121,7 +97,7 @@ class Model(nn.Module):
         for at, flat in enumerate(features):
             width = self.widths[at]
             rest = (
-                flat[:, width:].unflatten(1, (-1, width)) if self.fusion.reads_tokens else flat.unsqueeze(1)
+                flat[:, width:].view(len(flat), -1, width) if self.fusion.reads_tokens else flat.unsqueeze(1)
             )
             encoded.append(Encoded(tokens=rest, pooled=flat[:, :width]))
         return self._fuse(encoded, present)
@@ -157,54 +133,6 @@ class Encoding(nn.Module):
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         return self.model.features(self.name, *inputs)
-
-
-class _ImageFeatures(nn.Module):
-    """What fusion reads of an image: the pooled vector."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, image: Tensor) -> Tensor:
-        pooled: Tensor = self.encoder(image).pooled
-        return pooled
-
-
-class _TextFeatures(nn.Module):
-    """Likewise of a text."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, text: Tensor) -> Tensor:
-        pooled: Tensor = self.encoder(text).pooled
-        return pooled
-
-
-class _AudioFeatures(nn.Module):
-    """Likewise of a recording."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, audio: Tensor, audio_length: Tensor) -> Tensor:
-        pooled: Tensor = self.encoder(audio, audio_length).pooled
-        return pooled
-
-
-def audio_spec(recipe: Recipe) -> MelAudio:
-    audio = recipe.inputs.audio
-    assert audio is not None
-    return MelAudio(
-        channels=recipe.widths.audio_channels,
-        bands=recipe.widths.mel_bands,
-        width=audio.features,
-        mask_bands=recipe.audio_augmentation.mask_bands,
-        mask_frames=recipe.audio_augmentation.mask_frames,
-    )
 
 
 class Fusing(nn.Module):

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from app.bundle.manifest import Inputs, Modality
+from app.bundle.manifest import Inputs, Modality, Task
 from training.data.cache import Cache
 from training.data.dataset import Dataset
 from training.data.home import Home
 from training.encoders.specs import EncoderSpec
-from training.fusion.contract import FusionSpec, Level, Method, Task
+from training.fusion.contract import FusionSpec, Level, Method
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -128,7 +129,7 @@ class Recipe:
         return replace(self, fusion=fusion)
 
     def settings(self) -> dict[str, Any]:
-        """All that decides what is learnt beside the data and the seed, JSON-able, as the manifest keeps it."""
+        """All that decides what is learnt, but for data and seed: JSON-able, as the manifest keeps it."""
         return {
             "recipe": self.name,
             "task": self.task,

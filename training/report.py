@@ -7,70 +7,94 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-SUBSET_HEADER: Final = (
-    "modalities", "clean", "95 % interval", "NLL", "ECE", "degraded", "95 % interval", "NLL", "ECE",
-)  # fmt: skip
+SCORE_HEADER: Final = ("accuracy", "95 % interval", "macro F1", "NLL", "ECE")
+LABELS_HEADER: Final = ("micro F1", "95 % interval", "macro F1", "NLL", "ECE")
+SETS_HEADER: Final = ("covered", "error", "mean size", "groups", "covered with the top class")
+
+Rows = list[tuple[str, ...]]
 
 
 def percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
-def subset_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
-    """One row for each subset of modalities, clean figures and then degraded ones."""
+def score_header(metrics: dict[str, Any]) -> tuple[str, ...]:
+    return SCORE_HEADER if _is_single(metrics) else LABELS_HEADER
+
+
+def subset_rows(scores: dict[str, Any]) -> Rows:
+    """One row for each subset of modalities, or for each value of a column."""
+    return [(name, *_score_cells(scored)) for name, scored in scores.items()]
+
+
+def coverage_rows(coverage: dict[str, Any], method: str) -> Rows:
+    """What conformal sets hold: as promised, and as people see them."""
     return [
-        (subset, *_score_cells(clean), *_score_cells(metrics["degraded"][subset]))
-        for subset, clean in metrics["clean"].items()
+        (
+            subset,
+            percent(found["share"]),
+            f"{100 * found['standard_error']:.2f}",
+            f"{found['mean_size']:.2f}",
+            str(found["groups"]),
+            percent(found["seen_share"]),
+        )
+        for subset, found in coverage[method].items()
     ]
 
 
-def further_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
-    """What one modality does on inputs that the clean table mixes or leaves out."""
-    named = {
-        "text alone, correctly spelt": metrics["known_texts"],
-        "text alone, misspellings never seen in training": metrics["unseen_misspellings"],
-        "image alone, dark strokes on white": metrics["inverted_images"],
-    }
-    return [(name, *_score_cells(scored)) for name, scored in named.items()]
+def stranger_rows(strangers: dict[str, float]) -> Rows:
+    """Accuracy of a tower trained without each source, and the mean."""
+    mean = sum(strangers.values()) / len(strangers)
+    return [*((name, percent(share)) for name, share in strangers.items()), ("mean", percent(mean))]
 
 
-def speaker_rows(metrics: dict[str, Any]) -> list[tuple[str, str]]:
-    """Accuracy of the audio tower trained without each speaker, and the mean."""
-    found: dict[str, float] = metrics["unseen_speakers"]
-    mean = sum(found.values()) / len(found)
-    return [*((speaker, percent(share)) for speaker, share in found.items()), ("mean", percent(mean))]
-
-
-def gain(metrics: dict[str, Any]) -> float:
-    """Points by which all modalities beat the best single one on degraded rows."""
-    degraded = metrics["degraded"]
-    best = max(scored["accuracy"] for subset, scored in degraded.items() if "+" not in subset)
-    everything = max(degraded, key=lambda subset: subset.count("+"))
-    return 100 * float(degraded[everything]["accuracy"] - best)
+def gain(scores: dict[str, Any]) -> float:
+    """Points by which all modalities beat the best single one."""
+    best = max(_headline(scored)["value"] for subset, scored in scores.items() if "+" not in subset)
+    everything = max(scores, key=lambda subset: subset.count("+"))
+    return 100 * float(_headline(scores[everything])["value"] - best)
 
 
 def print_metrics(metrics: dict[str, Any], console: Console) -> None:
-    for name, columns in (("clean", slice(1, 5)), ("degraded", slice(5, 9))):  # each fits 80 columns
-        table = Table("modalities", *SUBSET_HEADER[columns], title=f"{metrics['rows']} test rows, {name}")
-        for row in subset_rows(metrics):
-            table.add_row(row[0], *row[columns])
-        console.print(table)
-    further = Table("on its own", "accuracy", "95 % interval", "NLL", "ECE")
-    for row in further_rows(metrics):
-        further.add_row(*row)
-    console.print(further)
-    speakers = Table("speaker left out of training", "accuracy, audio alone")
-    for speaker_row in speaker_rows(metrics):
-        speakers.add_row(*speaker_row)
-    console.print(speakers)
-    console.print(f"Degraded rows: all modalities beat the best single one by {gain(metrics):.1f} points.")
+    header = score_header(metrics)
+    for name in ("test", "degraded"):
+        if metrics[name] is not None:
+            title = f"{metrics['rows']} test rows" + (", degraded" if name == "degraded" else "")
+            _print(console, ("modalities", *header), subset_rows(metrics[name]), title=title)
+    if metrics["coverage"] is not None:
+        level = metrics["coverage"]["level"]
+        rows = coverage_rows(metrics["coverage"], "lac")
+        _print(console, ("modalities", *SETS_HEADER), rows, title=f"{100 * level:.0f} % sets")
+    if metrics["strangers"] is not None:
+        _print(console, ("left out of training", "accuracy"), stranger_rows(metrics["strangers"]))
+    spoiled = " degraded" if metrics["degraded"] is not None else ""
+    points = gain(metrics["degraded"] or metrics["test"])
+    console.print(f"On{spoiled} test rows all modalities beat the best single one by {points:.1f} points.")
 
 
-def _score_cells(scored: dict[str, Any]) -> tuple[str, str, str, str]:
-    low, high = scored["interval"]
+def _print(console: Console, header: tuple[str, ...], rows: Rows, *, title: str | None = None) -> None:
+    table = Table(*header, title=title)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _is_single(metrics: dict[str, Any]) -> bool:
+    return "accuracy" in next(iter(metrics["test"].values()))
+
+
+def _headline(scored: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = scored["accuracy"] if "accuracy" in scored else scored["micro_f1"]
+    return found
+
+
+def _score_cells(scored: dict[str, Any]) -> tuple[str, ...]:
+    headline = _headline(scored)
+    interval = headline["interval"]
     return (
-        percent(scored["accuracy"]),
-        f"{100 * low:.1f}-{100 * high:.1f}",
-        f"{scored['nll']:.3f}",
-        f"{100 * scored['ece']:.1f} %",
+        percent(headline["value"]),
+        f"{100 * interval[0]:.1f}-{100 * interval[1]:.1f}" if interval else "",
+        percent(scored["macro_f1"]["value"]),
+        f"{scored['nll']['value']:.3f}",
+        percent(scored["ece"]["value"]),
     )

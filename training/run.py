@@ -1,11 +1,11 @@
-"""One training run from rows to a calibrated model: tokenize, fit, settle, calibrate. evaluate.py measures it."""
+"""One training run from rows to a calibrated model: tokenize, fit, settle, calibrate."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +17,9 @@ from training.batch import Stock
 from training.calibrate.model import Calibrated, calibrate, settle
 from training.checkpoint import vocabulary_size
 from training.data.dataset import Dataset, Rows, Split
-from training.encodings import Encodings, encode, presence_of, rows_with
 from training.encoders.pretrained import pretrained_tokenizer
 from training.encoders.specs import PretrainedText
+from training.encodings import Encodings, encode, presence_of, rows_with
 from training.fit.chance import make_repeatable, seed_of
 from training.fit.distributed import World
 from training.fit.draw import Drawer
@@ -48,8 +48,8 @@ class Trained:
 class Where:
     """What a run runs on, and where its state is kept."""
 
-    device: torch.device = torch.device("cpu")
-    world: World = World()
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    world: World = field(default_factory=World)
     state_folder: Path | None = None
 
 
@@ -142,7 +142,7 @@ class _Course:
         return encode(model, stock, split.items.counts)
 
     def settle_out_of_fold(self, model: Model, stage: Stage) -> None:
-        """Predictions of every training item by towers that did not see its fold; the fusion is fitted on them."""
+        """Fit the fusion on predictions of training items by towers that did not see their fold."""
         train = self._dataset.train
         rows = train.pairing.rows(seed_of(self._seed, "folds", 0))
         columns = [MODALITIES.index(name) for name in model.names]

@@ -1,4 +1,4 @@
-"""How one modality's encoder does on sources it never met: trained again without each speaker, say, in turn."""
+"""How one encoder does on sources it never met: trained again without each, such as a speaker, in turn."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from app.bundle.manifest import MODALITIES, Inputs, Modality
 from training.batch import Stock
+from training.checkpoint import vocabulary_size
 from training.data.dataset import ABSENT, Dataset, FixedRows, Rows, Split
 from training.encodings import encode
 from training.fit.chance import make_repeatable
@@ -16,11 +18,11 @@ from training.fit.distributed import World
 from training.fit.draw import Drawer
 from training.fit.loop import fit
 from training.fusion.contract import FusionSpec
+from training.measure.scores import is_right
 from training.model import Model
 from training.progress import Stage
 from training.recipe import Recipe, Strangers
 from training.run import evaluation_rows, preparer_of
-from training.checkpoint import vocabulary_size
 
 
 def accuracy_on_strangers(
@@ -32,7 +34,7 @@ def accuracy_on_strangers(
     seed: int,
     stage: Stage,
 ) -> dict[str, float]:
-    """For each value of the column: trained on the training rows of all others, asked about all rows of it."""
+    """For each value of the column: trained on training rows of all others, asked about all rows of it."""
     lone = _alone(recipe, measured)
     tokenize, vocabulary = preparer_of(lone, tokenizer_json), vocabulary_size(tokenizer_json)
     splits = {
@@ -87,6 +89,6 @@ def _lone_rows(split: Split, modality: Modality) -> tuple[Split, Rows]:
     return Split(split.items, FixedRows(kept)), kept
 
 
-def _right(model: Model, stock: Stock, counts: dict[Modality, int], rows: Rows) -> np.ndarray:
+def _right(model: Model, stock: Stock, counts: dict[Modality, int], rows: Rows) -> NDArray[np.bool_]:
     answered = encode(model, stock, counts).answers(rows, model.names[0])
-    return answered.probabilities.argmax(axis=1) == answered.rows.targets
+    return is_right(answered.probabilities, answered.rows.targets.astype(np.int64))

@@ -102,9 +102,7 @@ def _base64(vector: NDArray[np.float32]) -> str:
 
 
 def _opinion(one: Opinion) -> schemas.Opinion:
-    return schemas.Opinion(
-        label=one.best.label, probability=one.best.probability, labels=_classes(one.labels)
-    )
+    return schemas.Opinion(label=one.label, probability=one.probability, labels=_classes(one.labels))
 
 
 def wire_set(one: PredictionSet | None) -> schemas.PredictionSet | None:

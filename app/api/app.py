@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -49,9 +49,17 @@ Errors are RFC 9457 problems with a stable `code`. Every answer carries `X-Reque
 
 
 def create_app(
-    repository: Repository, settings: Settings, *, metrics: Metrics, stopping: Stopping
+    repository: Repository,
+    settings: Settings,
+    *,
+    metrics: Metrics,
+    stopping: Stopping,
+    beat: Callable[[], None] = lambda: None,
 ) -> FastAPI:
-    """An application over a repository that has started; `state.admin` is that of its admin port, if any."""
+    """An application over a repository that has started; `state.admin` is that of its admin port, if any.
+
+    `beat` tells others that the event loop turns.
+    """
     repository.on_change = lambda changed: show_live(metrics, changed)
     show_live(metrics, repository)
     statistics = Statistics()
@@ -67,8 +75,11 @@ def create_app(
         cache=_cache(settings, metrics),
     )
 
-    # another worker may be the one that is scraped
-    heartbeat = Heartbeat(on_beat=lambda: show_engine(metrics, engine))
+    def on_beat() -> None:
+        beat()
+        show_engine(metrics, engine)  # another worker may be the one that is scraped
+
+    heartbeat = Heartbeat(on_beat=on_beat)
     vitals = Vitals(engine, stopping, heartbeat, dead_s=_HANGS * settings.hang_seconds)
 
     @asynccontextmanager

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from types import FrameType
@@ -35,8 +36,12 @@ def serve(
     admin: socket.socket | None = None,
     *,
     metrics: Metrics,
+    beat: Callable[[], None],
 ) -> None:
-    """Answer requests until a signal, then those that are in. `admin` is the socket of the admin port."""
+    """Answer requests until a signal, then those that are in.
+
+    `admin` is the socket of the admin port. `beat` is called again and again while the event loop turns.
+    """
     _share_the_interpreter()
     stopping = Stopping()
     _allow_files(settings.max_connections + _OTHER_FILES)
@@ -60,7 +65,7 @@ def serve(
         server_header=False,
         timeout_keep_alive=settings.keep_alive_seconds,
     )
-    app = create_app(repository, settings, metrics=metrics, stopping=stopping)
+    app = create_app(repository, settings, metrics=metrics, stopping=stopping, beat=beat)
     config = configured(app, timeout_graceful_shutdown=settings.shutdown_seconds)
     server = DrainingServer(config, stopping=stopping, drain_s=settings.drain_seconds)
     with running(configured(app.state.admin, timeout_graceful_shutdown=1), admin) if admin else nullcontext():

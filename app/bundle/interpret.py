@@ -37,9 +37,10 @@ class ClassProbability:
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """What all modalities together, or one of them alone, make of a row."""
+    """What one modality makes of a row on its own."""
 
-    best: ClassProbability
+    label: str  # the most probable one
+    probability: float
     labels: tuple[ClassProbability, ...] | None  # those that hold, best first; only of a multilabel bundle
 
 
@@ -90,7 +91,7 @@ def interpret(
 
 def _opinion(probabilities: NDArray[np.float32], manifest: Manifest) -> Opinion:
     best = _named(probabilities, np.argmax(probabilities), manifest)
-    return Opinion(best, _holding(probabilities, manifest))
+    return Opinion(best.label, best.probability, _holding(probabilities, manifest))
 
 
 def _holding(probabilities: NDArray[np.float32], manifest: Manifest) -> tuple[ClassProbability, ...] | None:

@@ -73,7 +73,7 @@ def assert_answers(answer: dict[str, Any], expected: Prediction) -> None:
         assert labels[0] == answer["label"]
     assert_labels(answer, expected.labels)
     for name, opinion in expected.by_modality.items():
-        assert answer["by_modality"][name]["label"] == opinion.best.label
+        assert answer["by_modality"][name]["label"] == opinion.label
         assert_labels(answer["by_modality"][name], opinion.labels)
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from training.data.corpus import Corpus
 
 from tests.training.fake_sets import FakeSets, tiny_recipe, write_sets
 from training.checkpoint import Checkpoint
-from training.data.corpus import Corpus
 from training.data.home import Home
 from training.fit import Report
 from training.recipe import Recipe

@@ -15,11 +15,11 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 from PIL import Image
+from training.golden import draw_digit, synthesise
 
 from app.bundle.decode import decode_audio
 from training.data.fsdd import fingerprint
 from training.data.mnist import sources
-from training.golden import draw_digit, synthesise
 from training.recipe import Recipe
 from training.recipes.digits import INPUTS, DigitsData, digits, load_digits
 

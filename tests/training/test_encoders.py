@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from training.spectrogram import LogMel
 
 from training.encoders import SpectrogramMask
 from training.model import Model
 from training.recipe import Recipe
-from training.spectrogram import LogMel
 
 
 @pytest.fixture

@@ -7,12 +7,15 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from training.card import model_card
+from training.data.corpus import Corpus
+from training.onnx_graphs import export_graphs
+from training.parity import MOST_DIFFERENCE, ParityBroken, check_parity
 
 from app.bundle.folder import Bundle, read_bundle, staged
 from app.runtime.golden import replay
 from app.runtime.predictor import Predictor
 from app.runtime.session import Device
-from training.card import model_card
 from training.checkpoint import (
     Checkpoint,
     CheckpointInvalid,
@@ -20,11 +23,8 @@ from training.checkpoint import (
     save_checkpoint,
     vocabulary_size,
 )
-from training.data.corpus import Corpus
 from training.export import Published, bundle_folder, parity_samples, publish
 from training.model import Model
-from training.onnx_graphs import export_graphs
-from training.parity import MOST_DIFFERENCE, ParityBroken, check_parity
 from training.recipe import Recipe
 
 CPU = Device("cpu")

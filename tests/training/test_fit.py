@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from training.augment import augment_images, augment_sounds
+from training.data.corpus import Corpus
+from training.rows import Sounds
 
 from tests.training.conftest import silent
-from training.augment import augment_images, augment_sounds
 from training.checkpoint import Checkpoint
-from training.data.corpus import Corpus
 from training.degrade import degrade_images, degrade_sounds, degrade_texts
 from training.recipe import Recipe
-from training.rows import Sounds
 from training.run import train
 
 

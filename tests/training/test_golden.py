@@ -5,8 +5,8 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-
 from training.golden import draw_digit, golden_inputs, synthesise
+
 from training.model import SUBSETS
 
 

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-import torch
 from torch import Tensor, nn
 
 _LOWEST: Final = 0.05

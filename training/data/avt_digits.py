@@ -92,7 +92,9 @@ def load_avt_digits(home: Home, inputs: Inputs, data: AvtDigits | None = None) -
         clips, heard = _noisy(name, spoken, noises, made)
         texts, written = _texts([word for word in words if word.language in languages[name]])
         return Split(
-            items=Items(images=Images(components.redraw(_grey(written_by_hand))[..., None]), texts=texts, clips=clips),
+            items=Items(
+                images=Images(components.redraw(_grey(written_by_hand))[..., None]), texts=texts, clips=clips
+            ),
             pairing=PairedByClass(
                 {
                     "image": Labelled(labels=labels, groups=np.arange(len(labels))),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from app.bundle.decode import decode_text
 from app.bundle.errors import InputError
-from app.bundle.manifest import MODALITIES, Inputs, Modality, TextInput
+from app.bundle.manifest import MODALITIES, Inputs, Modality, Task, TextInput
 from training.data.cache import Cache, Undecodable, digest_of
 from training.data.check import (
     SPLITS,
@@ -26,7 +26,7 @@ from training.data.check import (
 from training.data.dataset import ABSENT, Dataset, FixedRows, Rows, Split
 from training.data.errors import ManifestUnfit
 from training.data.items import Clips, Images, Items, Texts
-from training.data.manifest import Entry, Task, read_body, read_manifest
+from training.data.manifest import Entry, read_body, read_manifest
 
 _SHOWN: Final = 3  # of what is wrong, in one message
 
@@ -37,7 +37,7 @@ def load_manifest(
     labels: tuple[str, ...] | None,
     cache: Cache,
     *,
-    task: Task = "multi-class",
+    task: Task = "classification",
 ) -> Dataset:
     """Rows as they are written, whatever the seed. Without `labels`, they are those of the training rows.
 
@@ -60,7 +60,7 @@ def dataset_of(
     cache: Cache,
     *,
     provenance: dict[str, Any],
-    task: Task = "multi-class",
+    task: Task = "classification",
 ) -> Dataset:
     """Rows whose files and splits are known to be there; what cannot be decoded is seen here.
 
@@ -173,7 +173,7 @@ def _targets(
     entries: Sequence[Entry], labels: tuple[str, ...], task: Task
 ) -> NDArray[np.int64] | NDArray[np.float32]:
     number = {label: at for at, label in enumerate(labels)}
-    if task == "multi-class":
+    if task == "classification":
         return np.array([number[entry.labels[0]] if entry.labels else ABSENT for entry in entries], np.int64)
     targets = np.zeros((len(entries), len(labels)), np.float32)
     for row, entry in enumerate(entries):

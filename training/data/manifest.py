@@ -19,10 +19,9 @@ from typing import Any, Final, Literal
 import pyarrow.lib
 import pyarrow.parquet
 
-from app.bundle.manifest import MODALITIES, Modality
+from app.bundle.manifest import MODALITIES, Modality, Task
 from training.data.errors import DataMissing, ManifestUnreadable
 
-Task = Literal["multi-class", "multi-label"]  # one label for each row, or any number of them
 Body = Path | bytes  # where an input is, or the input itself
 
 _REQUIRED: Final = ("id", "label", "split")
@@ -53,7 +52,7 @@ class Entry:
         return self.image if modality == "image" else self.audio
 
 
-def read_manifest(path: Path, *, task: Task = "multi-class") -> tuple[Entry, ...]:
+def read_manifest(path: Path, *, task: Task = "classification") -> tuple[Entry, ...]:
     """All rows, in order.
 
     Raises DataMissing, or ManifestUnreadable naming the row and the column. Rows are counted from 1, without
@@ -136,7 +135,7 @@ class _Cells:
 
     def _labels(self, task: Task) -> tuple[str, ...] | None:
         value = self._value("label")
-        if task == "multi-label":
+        if task == "multilabel":
             if isinstance(value, str):
                 value = [part.strip() for part in value.split(_SEPARATOR)]
             if isinstance(value, list):

@@ -38,7 +38,6 @@ class Handwritten:
     images: Images
     labels: NDArray[np.int64]  # [items]
 
-
     def split(self, *, held_out: int) -> tuple[Handwritten, Handwritten]:
         """The rest and `held_out` images spread evenly over the set.
 

@@ -1,1 +1,1 @@
-"""From a checkpoint to a published bundle: graphs, proof that they answer as the model does, card, golden cases."""
+"""From a checkpoint to a published bundle: graphs, proof that they answer alike, card, golden cases."""

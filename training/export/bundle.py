@@ -181,7 +181,7 @@ def _calibration(found: Calibrated) -> Calibration:
             method=METHOD,
             lac=sets.lac,
             aps=sets.aps,
-            note=f"Thresholds are log odds, fitted on validation rows of {fewest} independent groups or more.",
+            note=f"Thresholds are log odds, from validation rows of {fewest} or more independent groups.",
         )
     return Calibration(temperature=found.temperatures, prior=found.prior, conformal=conformal)
 

@@ -48,7 +48,7 @@ def fusion_graph(model: Model) -> onnx.ModelProto:
     return _export(
         Fusing(model),
         (tuple(features.values()), present),
-        {**dict.fromkeys(features, {0: "batch"}), "present": {0: "batch"}},
+        {name: {0: "batch"} for name in (*features, "present")},
         answers_of(model),
     )
 

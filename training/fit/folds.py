@@ -27,8 +27,7 @@ class WithoutFold:
         hidden = in_fold(whole, self.fold, self.folds)
         items = np.where(hidden, ABSENT, whole.items)
         kept = Rows(items=items, targets=whole.targets, groups=whole.groups, columns=whole.columns)
-        is_left: NDArray[np.bool_] = kept.present.any(axis=1)
-        return kept.take(is_left)
+        return kept.take(np.flatnonzero(kept.present.any(axis=1)))
 
 
 def in_fold(rows: Rows, fold: int, folds: int) -> NDArray[np.bool_]:

@@ -79,7 +79,7 @@ def fit(
     validate: Validate | None = None,
     saving: Saving | None = None,
 ) -> History:
-    """Optimise `model` in place; leaves it in evaluation mode, with the average or the best of its weights."""
+    """Optimise `model` in place; leaves it in evaluation mode, with the best or the average of its weights"""
     run = _Run(model, drawer, recipe, seed=seed, device=device, world=world or World(), saving=saving)
     run.resume()
     while not run.is_over:

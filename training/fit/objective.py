@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from app.bundle.manifest import Task
 from training.fit.draw import Draw
-from training.fusion.contract import Fused, Task
+from training.fusion.contract import Fused
 from training.recipe import Schedule
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from app.bundle.manifest import MODALITIES, Modality
+from app.bundle.manifest import MODALITIES, Modality, Task
 from training.fusion.attention import Attention, Bottleneck
-from training.fusion.contract import Fusion, FusionSpec, Method, Shape, Task
+from training.fusion.contract import Fusion, FusionSpec, Method, Shape
 from training.fusion.pooled import Concat, Film, Gated, Mean, Multiply, Sum
 from training.fusion.prediction import MeanOfAnswers, ProductOfAnswers, Stacking, Weighted
 from training.fusion.tensors import LowRank, TensorProduct

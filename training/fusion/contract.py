@@ -12,11 +12,10 @@ from typing import ClassVar, Final, Literal
 import torch
 from torch import Tensor, nn
 
-from app.bundle.manifest import Modality
+from app.bundle.manifest import Modality, Task
 from training.fusion.tower import Tower
 
 Level = Literal["feature", "model", "prediction"]
-Task = Literal["classification", "multilabel"]
 Method = Literal[
     "concat", "multiply", "sum", "mean", "gated", "low_rank", "tensor", "film", "attention", "bottleneck",
     "weighted", "stacking",

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax, logsigmoid
 
-from training.fusion.contract import Fused, Fusion, FusionSpec, Shape, Task
+from app.bundle.manifest import Task
+from training.fusion.contract import Fused, Fusion, FusionSpec, Shape
 from training.fusion.joint import mean_of_present
 from training.fusion.settling import every_subset, fitted, log_prior, negative_log_likelihood
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from training.fusion.contract import Task
+from app.bundle.manifest import Task
 
 _MOST_NUMBERS: Final = 2**26  # answers that are fitted on, 512 MiB; of more rows some are drawn
 _MOST_STEPS: Final = 200

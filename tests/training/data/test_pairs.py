@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import numpy as np
-
 from training.data.corpus import Corpus
 from training.data.pairs import ClassRows, draw_pairs
 
