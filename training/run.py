@@ -51,6 +51,7 @@ class Where:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     world: World = field(default_factory=World)
     state_folder: Path | None = None
+    save_every_s: float = 20.0
 
 
 def train(
@@ -123,7 +124,7 @@ class _Course:
         where = self._where
         drawer = Drawer(split, self._stock, self._recipe, seed=self._seed, world=where.world)
         folder = where.state_folder
-        saving = Saving(folder / state, run=self._identity(state)) if folder else None
+        saving = Saving(folder / state, self._identity(state), where.save_every_s) if folder else None
         validate = self._validation_loss if self._recipe.schedule.patience is not None else None
         return fit(
             model,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
-from training.data.corpus import Corpus
 
 from tests.training.fake_sets import FakeSets, tiny_recipe, write_sets
 from training.checkpoint import Checkpoint
+from training.data.cache import Cache
+from training.data.dataset import Dataset
 from training.data.home import Home
-from training.fit import Report
+from training.evaluate import Evaluation, evaluate
+from training.progress import silent
 from training.recipe import Recipe
 from training.run import train
 
@@ -27,16 +26,16 @@ def recipe(fake_sets: FakeSets) -> Recipe:
 
 
 @pytest.fixture(scope="session")
-def corpus(recipe: Recipe, fake_sets: FakeSets) -> Corpus:
-    return recipe.load(Home(fake_sets.folder))
+def dataset(recipe: Recipe, fake_sets: FakeSets) -> Dataset:
+    return recipe.load(Home(fake_sets.folder), Cache(fake_sets.folder / "cache"))
 
 
 @pytest.fixture(scope="session")
-def checkpoint(recipe: Recipe, corpus: Corpus) -> Checkpoint:
-    return train(recipe, corpus, seed=3, stage=silent)
+def measured(recipe: Recipe, dataset: Dataset) -> tuple[Checkpoint, Evaluation]:
+    trained = train(recipe, dataset, seed=3, stage=silent)
+    return evaluate(trained, recipe, dataset, seed=3, stage=silent)
 
 
-@contextmanager
-def silent(_: str) -> Iterator[Report]:
-    """A stage that shows nothing."""
-    yield lambda _: None
+@pytest.fixture(scope="session")
+def checkpoint(measured: tuple[Checkpoint, Evaluation]) -> Checkpoint:
+    return measured[0]

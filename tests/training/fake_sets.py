@@ -15,7 +15,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 from PIL import Image
-from training.golden import draw_digit, synthesise
+from training.encoders.specs import ConvText, MelAudio, PlainImage
+from training.export.golden import draw_digit, synthesise
 
 from app.bundle.decode import decode_audio
 from training.data.fsdd import fingerprint
@@ -42,30 +43,41 @@ def write_sets(folder: Path, *, kind: str = "flac") -> FakeSets:
     (folder / "mnist").mkdir(parents=True)
     for name, body in files.items():
         (folder / "mnist" / name).write_bytes(body)
-    images = sources({name: hashlib.sha256(body).hexdigest() for name, body in files.items()})
-    base = DigitsData(images=images, validation_images=VALIDATION_IMAGES, texts_per_digit=100)
     (folder / "fsdd").mkdir()
-    path = folder / ("fsdd/fsdd_flac.zip" if kind == "flac" else base.recordings.path)
+    data = fake_data(folder)
+    path = folder / ("fsdd/fsdd_flac.zip" if kind == "flac" else data.recordings.path)
     path.write_bytes(archive(kind))
-    return FakeSets(folder, replace(base, speakers={name: _fingerprint_of(name) for name in SPEAKERS}))
+    return FakeSets(folder, data)
+
+
+def fake_data(folder: Path) -> DigitsData:
+    """What a recipe must know of the sets in this folder."""
+    digests = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (folder / "mnist").iterdir()
+    }
+    return DigitsData(
+        images=sources(digests),
+        speakers={name: _fingerprint_of(name) for name in SPEAKERS},
+        validation_images=VALIDATION_IMAGES,
+        texts_per_digit=100,
+    )
 
 
 def tiny_recipe(data: DigitsData) -> Recipe:
     """The recipe's own model, narrow and hardly trained."""
     full = digits()
+    assert full.strangers is not None
     return replace(
         full,
         load=partial(load_digits, data=data),
-        widths=replace(
-            full.widths,
-            image_channels=(4, 6, 8, 8),
-            text_channels=8,
-            audio_channels=(4, 6, 8, 8),
-            joint=8,
-            embedding=8,
-        ),
+        encoders={
+            "image": PlainImage(channels=(4, 6, 8, 8), width=8),
+            "text": ConvText(channels=8, width=8),
+            "audio": MelAudio(channels=(4, 6, 8, 8), bands=40, width=8, mask_bands=6, mask_frames=10),
+        },
+        fusion=replace(full.fusion, width=8, embedding=8),
         schedule=replace(full.schedule, epochs=2, batch_size=40, threads=1),
-        speaker_epochs=1,
+        strangers=replace(full.strangers, epochs=1),
     )
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,6 @@ from training.fusion.contract import Fused
 from training.model import Model
 from training.recipe import Recipe
 
-_SAVE_EVERY_S: Final = 20.0
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -53,7 +51,7 @@ class Saving:
 
     folder: Path
     run: str
-    every_s: float = _SAVE_EVERY_S
+    every_s: float
 
 
 @dataclass(slots=True)

@@ -5,9 +5,9 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from training.golden import draw_digit, golden_inputs, synthesise
+from training.export.golden import draw_digit, golden_inputs, synthesise
 
-from training.model import SUBSETS
+from training.subsets import SUBSETS
 
 
 def test_all_subsets_and_formats_are_covered() -> None:
@@ -16,6 +16,11 @@ def test_all_subsets_and_formats_are_covered() -> None:
     assert {"+".join(case.raw.present) for case in cases} == set(SUBSETS)
     kinds = {name.rsplit(".", 1)[1] for case in cases for name in case.files}
     assert kinds == {"png", "jpeg", "webp", "wav", "flac", "txt"}
+
+
+def test_a_model_of_two_modalities_is_asked_for_nothing_else() -> None:
+    cases = golden_inputs(("image", "audio"))
+    assert {"+".join(case.raw.present) for case in cases} == {"image", "audio", "image+audio"}
 
 
 def test_a_file_name_always_holds_the_same_bytes() -> None:

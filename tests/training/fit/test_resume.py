@@ -1,0 +1,105 @@
+"""A run that is killed goes on as if it had not been: the same weights, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.fake_sets import write_sets
+from training.data.dataset import Dataset
+from training.fit.state import STATE_FILE
+from training.progress import silent
+from training.recipe import Recipe
+from training.run import Where, train
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = Path(__file__).with_name("train_slowly.py")
+
+
+def start(sets: Path, out: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "tests.training.fit.train_slowly", sets, out], cwd=ROOT)
+
+
+def test_a_run_killed_in_mid_epoch_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
+    sets = tmp_path / "sets"
+    write_sets(sets)
+    assert start(sets, tmp_path / "whole").wait(timeout=120) == 0
+    kills = 0
+    while not (tmp_path / "killed/weights.safetensors").exists():
+        process = start(sets, tmp_path / "killed")
+        state = tmp_path / "killed/state/state" / STATE_FILE
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        deadline = time.monotonic() + 60
+        while process.poll() is None and kills < 2 and time.monotonic() < deadline:
+            if state.exists() and state.stat().st_mtime_ns > before:  # it has got further than the last one
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.005)
+        process.wait(timeout=120)
+    assert kills == 2
+    whole, killed = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "killed"))
+    assert whole.keys() == killed.keys()
+    for name, weights in whole.items():
+        assert torch.equal(weights, killed[name]), name
+
+
+@pytest.mark.parametrize("change", ["seed", "recipe"])
+def test_a_state_of_another_run_is_not_gone_on_from(
+    recipe: Recipe, dataset: Dataset, tmp_path: Path, change: str
+) -> None:
+    where = Where(state_folder=tmp_path)
+    train(recipe, dataset, seed=3, stage=silent, where=where)
+    again = train(recipe, dataset, seed=3, stage=silent, where=where)
+    assert again.history.resumed_at == again.history.resumed_at > 0
+    other = (
+        train(recipe, dataset, seed=4, stage=silent, where=where)
+        if change == "seed"
+        else train(
+            replace(recipe, schedule=replace(recipe.schedule, learning_rate=1e-3)),
+            dataset,
+            seed=3,
+            stage=silent,
+            where=where,
+        )
+    )
+    assert other.history.resumed_at == 0
+
+
+def test_averaged_and_patient_runs_resume_too(recipe: Recipe, dataset: Dataset, tmp_path: Path) -> None:
+    patient = replace(recipe, schedule=replace(recipe.schedule, average=0.9, patience=5, epochs=3))
+    whole = train(patient, dataset, seed=1, stage=silent)
+    assert len(whole.history.validation) == 3
+
+    class Cut(Exception):
+        pass
+
+    def cutting(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a stage that ends the run
+        from contextlib import contextmanager
+
+        @contextmanager
+        def stage():  # type: ignore[no-untyped-def]  # noqa: ANN202
+            def report(step):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+                if step.done == 8:
+                    raise Cut(name)
+
+            yield report
+
+        return stage()
+
+    with pytest.raises(Cut):
+        train(patient, dataset, seed=1, stage=cutting, where=Where(state_folder=tmp_path, save_every_s=0))
+    resumed = train(patient, dataset, seed=1, stage=silent, where=Where(state_folder=tmp_path))
+    assert resumed.history.resumed_at == 7
+    assert resumed.history.validation == whole.history.validation
+    for name, weights in whole.model.state_dict().items():
+        assert torch.equal(weights, resumed.model.state_dict()[name]), name
