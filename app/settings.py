@@ -110,6 +110,9 @@ class Settings(BaseSettings):
     body_seconds: Annotated[float, Field(gt=0)] = Field(
         10.0, description="Likewise for its body, and 1 s more for every 50 kB received."
     )
+    keep_alive_seconds: Annotated[int, Field(ge=1)] = Field(
+        5, description="How long a connection may idle; behind a load balancer, longer than it keeps one."
+    )
     max_connections: Annotated[int, Field(ge=1)] = Field(
         1000, description="Most open connections; more are refused with 503."
     )

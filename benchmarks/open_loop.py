@@ -86,11 +86,8 @@ async def _one(
 ) -> None:
     """Use an idle connection or a new one, and give it back."""
     started_s = time.perf_counter()
-    while pool and pool[-1].is_closed:  # by the server, which ends what has been idle for long
-        pool.pop()
-    connection = pool.pop() if pool else await Connection.open(port)
     try:
-        status, answer, headers = await connection.ask_all(request)
+        connection, (status, answer, headers) = await _asked(port, pool, request)
     except (OSError, asyncio.IncompleteReadError, json.JSONDecodeError):
         result.other += 1
         return
@@ -104,3 +101,22 @@ async def _one(
         result.refusals_s.append(took_s)
     else:
         result.other += 1
+
+
+async def _asked(
+    port: int, pool: list[Connection], request: bytes
+) -> tuple[Connection, tuple[int, dict[str, object], bytes]]:
+    """As HTTP clients do: anew, where the server ended an idle connection just now (RFC 9112, 9.3.1)."""
+    while pool:
+        if (idle := pool.pop()).is_closed:
+            continue
+        try:
+            return idle, await idle.ask_all(request)
+        except ConnectionResetError:
+            break
+        except asyncio.IncompleteReadError as cut:
+            if cut.partial:
+                raise
+            break
+    fresh = await Connection.open(port)
+    return fresh, await fresh.ask_all(request)

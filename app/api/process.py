@@ -63,6 +63,7 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=settings.keep_alive_seconds,
     )
     app = create_app(repository, settings, metrics=metrics, stopping=stopping, beat=beat)
     config = configured(app, timeout_graceful_shutdown=settings.shutdown_seconds)

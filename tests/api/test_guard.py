@@ -17,6 +17,7 @@ from tests import raw, tiny
 from tests.server import Server, form, serving
 
 HEADER_S, BODY_S = 1.0, 1.5
+IDLE_S = 4
 LATE_S = 2.0  # how much later than its deadline a connection may end on a busy machine
 HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
 SIZED = HEAD + b"Content-Length: 100000\r\n\r\n"
@@ -27,7 +28,8 @@ GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 @pytest.fixture(scope="module")
 def strict(models_dir: Path) -> Iterator[Server]:
     """A server with short deadlines, so that the tests are."""
-    with serving(models_dir, header_seconds=HEADER_S, body_seconds=BODY_S, max_connections=200) as running:
+    limits = {"header_seconds": HEADER_S, "body_seconds": BODY_S, "keep_alive_seconds": IDLE_S}
+    with serving(models_dir, **limits, max_connections=200) as running:
         yield running
 
 
@@ -58,7 +60,7 @@ SLOW = {
     "slow headers": (b"GET /healthz HTTP/1.1\r\n", b"A: bcdefgh\r\n" * 40, HEADER_S, [408]),
     "a slow path": (b"GET /", b"a" * 400, HEADER_S, [408]),
     "empty lines": (b"\r\n", b"\r\n" * 200, HEADER_S, [408]),
-    "silent after a request": (GET, b"", 5.0, [200]),
+    "silent after a request": (GET, b"", IDLE_S, [200]),
     "slow headers after a request": (GET, GET[:10], HEADER_S + 0.1, [200, 408]),
     "empty lines after a request": (GET, b"\r\n" * 200, HEADER_S + 0.1, [200, 408]),
     "no body": (SIZED, b"", BODY_S, [408]),
