@@ -128,7 +128,9 @@ _SCORES = {
     own = Unsqueeze (probabilities, last)
     is_above = GreaterOrEqual (others, own)
     mass = Where (is_above, others, absent)
-    scores = ReduceSum <keepdims = 0> (mass, last)""",
+    down_to_own = ReduceSum <keepdims = 0> (mass, last)
+    half_own = Mul (probabilities, even)
+    scores = Sub (down_to_own, half_own)""",
 }
 
 # A subset is the binary number of its presence mask, image first; 0 is nobody's.

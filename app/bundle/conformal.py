@@ -4,8 +4,9 @@ A label is in a row's set if its score is at most the threshold of the row's sub
 probable label is in it whatever its score, so that no set is empty. Scores, from probabilities p:
 
 * LAC: 1 - p of the label. Sadinle et al., Least Ambiguous Set-Valued Classifiers, JASA 2019.
-* APS: the sum of p over the labels that are at least as probable, itself included, without randomisation.
-  Romano et al., Classification with Valid and Adaptive Coverage, NeurIPS 2020.
+* APS: the sum of p over the labels that are more probable, and half of its own. Romano et al.,
+  Classification with Valid and Adaptive Coverage, NeurIPS 2020, share its own out at random; half of it is
+  the middle of that, and gives one row always one set.
 
 Thresholds are fitted offline, and applied inside the graph. Here is only the check that the two agree.
 """
@@ -42,8 +43,8 @@ def set_bounds(
     if method == "lac":
         lowest = highest = 1 - p
     else:
-        lowest = p + np.where(p[None, :] > p[:, None] + tolerance, p[None, :], 0).sum(axis=1)
-        highest = np.where(p[None, :] >= p[:, None] - tolerance, p[None, :], 0).sum(axis=1)
+        lowest = p / 2 + np.where(p[None, :] > p[:, None] + tolerance, p[None, :], 0).sum(axis=1)
+        highest = np.where(p[None, :] >= p[:, None] - tolerance, p[None, :], 0).sum(axis=1) - p / 2
     runner_up = np.partition(p, -2)[-2]
     return Bounds(
         least=(highest <= threshold - tolerance) | (p > runner_up + tolerance),

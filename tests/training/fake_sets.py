@@ -15,12 +15,12 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 from PIL import Image
-from training.encoders.specs import ConvText, MelAudio, PlainImage
-from training.export.golden import draw_digit, synthesise
 
 from app.bundle.decode import decode_audio
 from training.data.fsdd import fingerprint
 from training.data.mnist import sources
+from training.encoders.specs import ConvText, MelAudio, PlainImage
+from training.export.golden import draw_digit, synthesise
 from training.recipe import Recipe
 from training.recipes.digits import INPUTS, DigitsData, digits, load_digits
 

@@ -179,9 +179,9 @@ def _calibration(found: Calibrated) -> Calibration:
         conformal = Conformal(
             level=sets.level,
             method=METHOD,
-            lac=sets.lac,
-            aps=sets.aps,
-            note=f"Thresholds are log odds, from validation rows of {fewest} or more independent groups.",
+            lac=sets.shares("lac"),
+            aps=sets.shares("aps"),
+            note=f"Thresholds are from validation rows of {fewest} or more independent groups.",
         )
     return Calibration(temperature=found.temperatures, prior=found.prior, conformal=conformal)
 

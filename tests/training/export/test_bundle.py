@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,38 +8,42 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from training.card import model_card
-from training.data.corpus import Corpus
-from training.onnx_graphs import export_graphs
-from training.parity import MOST_DIFFERENCE, ParityBroken, check_parity
 
 from app.bundle.folder import Bundle, read_bundle, staged
+from app.bundle.manifest import Inputs, Modality
 from app.runtime.golden import replay
 from app.runtime.predictor import Predictor
 from app.runtime.session import Device
+from training.calibrate.conformal import lac_sets
 from training.checkpoint import (
     Checkpoint,
     CheckpointInvalid,
     load_checkpoint,
     save_checkpoint,
-    vocabulary_size,
 )
-from training.export import Published, bundle_folder, parity_samples, publish
-from training.model import Model
+from training.data.dataset import Dataset
+from training.encoders.specs import ConvText, MelAudio, PlainImage
+from training.evaluate import evaluate
+from training.export.bundle import Published, bundle_folder, parity_samples, publish
+from training.export.card import model_card
+from training.export.graphs import export_graphs
+from training.export.parity import MOST_DIFFERENCE, ParityBroken, check_parity
+from training.progress import silent
 from training.recipe import Recipe
+from training.run import train
 
 CPU = Device("cpu")
 
 
 @pytest.fixture(scope="module")
 def published(
-    checkpoint: Checkpoint, recipe: Recipe, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
+    checkpoint: Checkpoint, recipe: Recipe, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory
 ) -> Published:
     out = tmp_path_factory.mktemp("out")
     save_checkpoint(out, checkpoint)
     loaded = load_checkpoint(out, recipe)
     graphs = export_graphs(loaded.model, recipe.inputs)
-    return publish(loaded, recipe, graphs, corpus.test, bundle_folder(out, recipe, number=4), number=4)
+    return publish(loaded, recipe, graphs, dataset.test, bundle_folder(out, recipe, number=4), number=4)
 
 
 @pytest.fixture(scope="module")
@@ -55,26 +60,25 @@ def test_a_published_bundle_opens_and_replays(published: Published, bundle: Bund
 
 
 def test_both_exports_agree_with_torch_on_every_subset(
-    published: Published, checkpoint: Checkpoint, bundle: Bundle, corpus: Corpus
+    published: Published, checkpoint: Checkpoint, bundle: Bundle, recipe: Recipe, dataset: Dataset
 ) -> None:
-    found = check_parity(checkpoint.model, bundle, parity_samples(corpus.test, bundle))
-    assert found.rows == len(corpus.test.images.labels)
+    found = check_parity(checkpoint.model, bundle, parity_samples(checkpoint, recipe, dataset.test))
+    assert found.rows == len(dataset.test.pairing.rows(0))
     assert max(found.split_difference, found.fused_difference) <= MOST_DIFFERENCE
     assert found == published.parity
 
 
 @pytest.mark.parametrize("bias", [1e-2, float("nan")])
 def test_graphs_that_answer_otherwise_are_not_published(
-    checkpoint: Checkpoint, bundle: Bundle, corpus: Corpus, recipe: Recipe, tmp_path: Path, bias: float
+    checkpoint: Checkpoint, bundle: Bundle, dataset: Dataset, recipe: Recipe, tmp_path: Path, bias: float
 ) -> None:
-    other = Model(recipe, vocabulary=vocabulary_size(checkpoint.tokenizer_json))
-    other.load_state_dict(checkpoint.model.state_dict())
+    other = copy.deepcopy(checkpoint.model)
     with torch.no_grad():
-        other.fusion.classify.bias[0] += bias
+        other.fusion.classify.bias[0] += bias  # type: ignore[union-attr,index,operator]
     graphs = {path: body for path, body in bundle.files.items() if path.endswith(".onnx")}
     changed = replace(checkpoint, model=other.eval())
     with pytest.raises(ParityBroken, match="Nothing was published"):
-        publish(changed, recipe, graphs, corpus.test, tmp_path / "digits/1", number=1)
+        publish(changed, recipe, graphs, dataset.test, tmp_path / "digits/1", number=1)
     assert list(tmp_path.rglob("*")) == []
 
 
@@ -96,9 +100,11 @@ def test_graphs_are_single_files_with_a_free_batch(bundle: Bundle) -> None:
         assert {shape[0].dim_param for shape in shapes} == {"batch"}
 
 
-def test_a_batch_answers_as_its_rows_do_alone(bundle: Bundle, corpus: Corpus) -> None:
+def test_a_batch_answers_as_its_rows_do_alone(
+    bundle: Bundle, checkpoint: Checkpoint, recipe: Recipe, dataset: Dataset
+) -> None:
     predictor = Predictor.open(bundle, device=CPU, threads=1)
-    samples = parity_samples(corpus.test, bundle)[:7]
+    samples = parity_samples(checkpoint, recipe, dataset.test)[:7]
     mixed = [
         replace(s, image=None) if at % 3 == 0 else replace(s, audio=None) if at % 3 == 1 else s
         for at, s in enumerate(samples)
@@ -115,3 +121,58 @@ def test_the_card_tells_the_figures_of_the_manifest(bundle: Bundle, recipe: Reci
 def test_a_folder_without_a_checkpoint_is_named(tmp_path: Path, recipe: Recipe) -> None:
     with pytest.raises(CheckpointInvalid, match="holds no checkpoint of recipe digits"):
         load_checkpoint(tmp_path, recipe)
+
+
+def test_sets_are_in_the_graph_and_hold_the_most_probable_class(
+    bundle: Bundle, checkpoint: Checkpoint, recipe: Recipe, dataset: Dataset
+) -> None:
+    predictor = Predictor.open(bundle, device=CPU, threads=1)
+    conformal = checkpoint.calibrated.conformal
+    assert conformal is not None
+    for outputs in predictor.run(parity_samples(checkpoint, recipe, dataset.test)):
+        assert outputs.prediction_set is not None
+        assert outputs.prediction_set[outputs.probabilities.argmax()]
+        inside = lac_sets(outputs.logits[None], conformal.lac["image+text+audio"])[0]
+        chosen = inside | (outputs.logits == outputs.logits.max())
+        np.testing.assert_array_equal(outputs.prediction_set, chosen)
+
+
+@pytest.mark.parametrize("names", [("image", "text"), ("audio",)], ids="+".join)
+def test_a_model_of_fewer_modalities_is_published_too(
+    recipe: Recipe, dataset: Dataset, tmp_path: Path, names: tuple[Modality, ...]
+) -> None:
+    fewer = replace(
+        recipe,
+        inputs=Inputs(**{name: recipe.inputs.encoder(name) for name in names}),
+        encoders={name: recipe.encoders[name] for name in names},
+        schedule=replace(recipe.schedule, epochs=1),
+        strangers=None,
+    )
+    trained = train(fewer, dataset, seed=0, stage=silent)
+    checkpoint, _ = evaluate(trained, fewer, dataset, seed=0, stage=silent)
+    graphs = export_graphs(checkpoint.model, fewer.inputs)
+    published = publish(checkpoint, fewer, graphs, dataset.test, tmp_path / "digits/1", number=1)
+    assert read_bundle(published.folder).manifest.inputs.names == names
+
+
+def test_a_fusion_that_reads_tokens_is_published_too(
+    recipe: Recipe, dataset: Dataset, tmp_path: Path
+) -> None:
+    reading = replace(
+        recipe,
+        encoders={
+            "image": PlainImage(channels=(4, 6, 8, 8), width=8, tokens=4),
+            "text": ConvText(channels=8, width=8, tokens=3),
+            "audio": MelAudio(channels=(4, 6, 8, 8), bands=40, width=8, tokens=2),
+        },
+        schedule=replace(recipe.schedule, epochs=1),
+        strangers=None,
+    ).with_fusion("feature", "bottleneck")
+    trained = train(reading, dataset, seed=0, stage=silent)
+    checkpoint, _ = evaluate(trained, reading, dataset, seed=0, stage=silent)
+    graphs = export_graphs(checkpoint.model, reading.inputs)
+    published = publish(checkpoint, reading, graphs, dataset.test, tmp_path / "digits/1", number=1)
+    manifest = read_bundle(published.folder).manifest
+    assert manifest.inputs.image is not None
+    assert manifest.inputs.image.features == 8 * 5
+    assert (manifest.fusion.level, manifest.fusion.method) == ("feature", "bottleneck")

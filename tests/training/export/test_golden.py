@@ -5,8 +5,8 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from training.export.golden import draw_digit, golden_inputs, synthesise
 
+from training.export.golden import draw_digit, golden_inputs, synthesise
 from training.subsets import SUBSETS
 
 

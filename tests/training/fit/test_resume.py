@@ -83,12 +83,12 @@ def test_averaged_and_patient_runs_resume_too(recipe: Recipe, dataset: Dataset, 
     class Cut(Exception):
         pass
 
-    def cutting(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a stage that ends the run
+    def cutting(name: str):  # type: ignore[no-untyped-def]
         from contextlib import contextmanager
 
         @contextmanager
-        def stage():  # type: ignore[no-untyped-def]  # noqa: ANN202
-            def report(step):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        def stage():  # type: ignore[no-untyped-def]
+            def report(step):  # type: ignore[no-untyped-def]
                 if step.done == 8:
                     raise Cut(name)
 

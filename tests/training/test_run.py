@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from training.checkpoint import Checkpoint
+from training.data.dataset import Dataset
+from training.evaluate import Evaluation
+from training.progress import silent
+from training.recipe import Recipe
+from training.run import train
+from training.subsets import SUBSETS
+
+
+def test_one_seed_gives_one_result(recipe: Recipe, dataset: Dataset, checkpoint: Checkpoint) -> None:
+    again = train(recipe, dataset, seed=3, stage=silent)
+    assert again.tokenizer_json == checkpoint.tokenizer_json
+    assert again.calibrated == checkpoint.calibrated
+    for name, weights in checkpoint.model.state_dict().items():
+        assert torch.equal(weights, again.model.state_dict()[name]), name
+
+
+def test_another_seed_gives_another_result(recipe: Recipe, dataset: Dataset, checkpoint: Checkpoint) -> None:
+    other = train(recipe, dataset, seed=4, stage=silent)
+    assert not torch.equal(other.model.fusion.missing, checkpoint.model.fusion.missing)  # type: ignore[arg-type]
+
+
+def test_each_speaker_is_left_out_once(dataset: Dataset, checkpoint: Checkpoint) -> None:
+    found = checkpoint.metrics["strangers"]
+    assert set(found) == set(dataset.train.pairing.rows(0).columns["speaker"].tolist())
+    assert all(0 <= share <= 1 for share in found.values())
+
+
+def test_the_tables_cover_every_subset(checkpoint: Checkpoint) -> None:
+    metrics = checkpoint.metrics
+    assert set(metrics["test"]) == set(metrics["degraded"]) == set(SUBSETS)
+    values = [
+        scored["accuracy"]["value"] for table in ("test", "degraded") for scored in metrics[table].values()
+    ]
+    assert np.isfinite(values).all()
+    assert metrics["test"]["audio"]["groups"] < metrics["rows"]  # distinct clips, not rows
+    assert set(metrics["coverage"]["lac"]) == set(SUBSETS)
+    assert set(metrics["slices"]) == {"spelling", "speaker"}
+
+
+def test_every_modality_is_spoiled_by_degrees(measured: tuple[Checkpoint, Evaluation]) -> None:
+    curves = {(curve.spoiled, curve.subset) for curve in measured[1].curves}
+    assert curves == {(name, subset) for name in ("image", "text", "audio") for subset in (name, SUBSETS[-1])}
+
+
+@pytest.mark.parametrize("method", ["mean", "weighted", "multiply", "stacking"])
+def test_answers_are_joined_by_what_was_fitted_on_other_rows(
+    recipe: Recipe, dataset: Dataset, method: str
+) -> None:
+    trained = train(recipe.with_fusion("prediction", method), dataset, seed=0, stage=silent)  # type: ignore[arg-type]
+    assert all(math.isfinite(value) for value in trained.calibrated.temperatures.values())
+
+
+def test_towers_alone_and_modulation_are_trained_too(recipe: Recipe, dataset: Dataset) -> None:
+    schedule = replace(recipe.schedule, tower_epochs=1, modulation=0.5, is_balanced=True, is_bfloat16=True)
+    trained = train(replace(recipe, schedule=schedule), dataset, seed=0, stage=silent)
+    assert all(torch.isfinite(weights).all() for weights in trained.model.state_dict().values())
