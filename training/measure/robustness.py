@@ -23,9 +23,9 @@ IMAGE_NOISE: Final = tuple(
 AUDIO_SNR_DB: Final = tuple(float(snr) for snr in range(20, -21, -5))
 TEXT_DAMAGE: Final = tuple(round(0.1 * step, 1) for step in range(9))  # share of the characters
 UNITS: Final[dict[Modality, str]] = {
-    "image": "standard deviation of Gaussian noise, of the range of a pixel",
+    "image": "Gaussian noise, standard deviation over range",
     "text": "share of characters damaged",
-    "audio": "signal-to-noise ratio of white noise, dB",
+    "audio": "signal to white noise, dB",
 }
 _ROWS: Final = 1_000  # of noise drawn at once
 
