@@ -14,7 +14,15 @@ import numpy as np
 from app.bundle.manifest import Modality
 from training.data.items import Clips, Images, Texts
 from training.data.misspellings import garble
-from training.measure.bootstrap import DRAWS, Floats, Grouped, Measured, Numbers, measure, share_with_interval
+from training.measure.bootstrap import (
+    DRAWS,
+    Floats,
+    Grouped,
+    Measured,
+    Numbers,
+    measure_mean,
+    measure_share,
+)
 from training.measure.scores import is_right, row_nll
 
 IMAGE_NOISE: Final = tuple(
@@ -94,12 +102,8 @@ def damaged_texts(texts: Texts, *, rate: float, seed: int) -> Texts:
 
 
 def _point(level: float, said: Floats, targets: Numbers, grouped: Grouped, *, draws: int) -> Point:
-    rows, right = len(targets), is_right(said, targets)
-    counted = np.stack([np.ones(rows), right, row_nll(said, targets)], axis=1)
-    sums = grouped.sums(counted)
-    drawn = grouped.drawn_totals(sums, draws=draws)
     return Point(
         level=level,
-        accuracy=share_with_interval(float(right.mean()), drawn[:, 1] / drawn[:, 0], grouped),
-        nll=measure(lambda totals: totals[:, 1] / totals[:, 0], counted[:, [0, 2]], grouped, draws=draws),
+        accuracy=measure_share(is_right(said, targets), grouped, draws=draws),
+        nll=measure_mean(row_nll(said, targets), grouped, draws=draws),
     )

@@ -223,7 +223,9 @@ def figures_of_sets(report: Report) -> Iterator[str]:
 def figures_of_steps(report: Report) -> Iterator[str]:
     assert report.counter_intuitive is not None
     yield f"<b>{percent(report.counter_intuitive.rate)}</b>"
+    yield f"<b>{percent(report.counter_intuitive.marked)}</b>"
     for step in report.counter_intuitive.steps:
-        yield f">{percent(step.rate.value)}<small>{around(step.rate, 'rate')}"
+        for measured in (step.rate, step.marked):
+            yield f">{percent(measured.value)}<small>{around(measured, 'rate')}"
         yield f">{percent(step.spoiled or 0)}<"
         yield f">{percent(step.mended or 0)}<"
