@@ -36,6 +36,7 @@ TITLES: Final = {
 }
 _SHARES: Final = {"accuracy", "micro_f1", "macro_f1", "mean_average_precision", "ece", "rate"}
 _LOSSES: Final = 240  # points of a curve: a pixel or two each
+_NARROW: Final = 0.01
 _DASH: Final = "\N{EN DASH}"
 
 
@@ -149,10 +150,11 @@ def figure(value: float, metric: str) -> str:
 
 
 def around(measured: Measured, metric: str) -> str:
-    """`'97.1-98.2'`, in the metric's unit; a dash where there is no interval."""
+    """`'97.1-98.2'`, in the metric's unit, finer if it is narrow; a dash where there is no interval."""
     if measured.interval is None:
         return _DASH
     scale, digits = (100, 1) if metric in _SHARES else (1, 3)
+    digits += measured.interval[1] - measured.interval[0] < _NARROW
     return _DASH.join(f"{scale * end:.{digits}f}" for end in measured.interval)
 
 
@@ -174,7 +176,7 @@ class _Plots:
         metric = self._report.headline
         found = {name: measured_of(r.score)[metric] for name, r in self._report.by_subset.items()}
         ends = [end for m in found.values() for end in (m.interval or (m.value, m.value))]
-        low = max(0.0, np.floor(10 * min(ends)) / 10 - (0.1 if max(ends) - min(ends) < 0.05 else 0))
+        low = max(0.0, float(np.floor(20 * min(ends) - 0.2)) / 20)
         rows = [(name, m.value, m.interval, look(name)) for name, m in found.items()]
         axis = Axis(f"{TITLES[metric]} on test rows, with 95 % intervals", low, 1.0, is_share=True)
         return forest(rows, x=axis, name=f"{TITLES[metric]} of every subset")
