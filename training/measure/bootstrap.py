@@ -8,7 +8,7 @@ Application, 1997, section 3.8). Its intervals are a little narrow for fewer tha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -66,13 +66,18 @@ class Grouped:
         return np.concatenate([weights @ sums for weights in self.draws(draws=draws, seed=seed)])
 
 
-def measure(
-    statistic: Callable[[Floats], Floats], values: Floats, grouped: Grouped, *, draws: int = DRAWS
-) -> Measured:
-    """A statistic of column totals: [draws, columns] to [draws], with values [rows, columns]."""
-    sums = grouped.sums(values)
-    value = float(statistic(sums.sum(axis=0, keepdims=True))[0])
-    return with_interval(value, statistic(grouped.drawn_totals(sums, draws=draws)), grouped)
+def measure_share(happens: NDArray[np.bool_], grouped: Grouped, *, draws: int = DRAWS) -> Measured:
+    """How often what is asked for happens among rows: bool [rows]."""
+    sums = grouped.sums(np.stack([np.ones(len(happens)), happens], axis=1))
+    drawn = grouped.drawn_totals(sums, draws=draws)
+    return share_with_interval(float(happens.mean()), drawn[:, 1] / drawn[:, 0], grouped)
+
+
+def measure_mean(values: Floats, grouped: Grouped, *, draws: int = DRAWS) -> Measured:
+    """Of values [rows]."""
+    sums = grouped.sums(np.stack([np.ones(len(values)), values], axis=1))
+    drawn = grouped.drawn_totals(sums, draws=draws)
+    return with_interval(float(values.mean()), drawn[:, 1] / drawn[:, 0], grouped)
 
 
 def with_interval(value: float, drawn: Floats, grouped: Grouped) -> Measured:
@@ -101,4 +106,5 @@ def wilson(share: float, units: int) -> tuple[float, float]:
     z2 = 1.959964**2
     centre = (share + z2 / (2 * units)) / (1 + z2 / units)
     reach = math.sqrt(z2 * (share * (1 - share) / units + z2 / (4 * units**2))) / (1 + z2 / units)
-    return max(0.0, centre - reach), min(1.0, centre + reach)
+    low, high = (0.0 if share == 0 else centre - reach), (1.0 if share == 1 else centre + reach)
+    return low, high

@@ -22,6 +22,7 @@ from training.measure.bootstrap import (
     Measured,
     Numbers,
     error_with_interval,
+    share_with_interval,
     with_interval,
 )
 from training.measure.scores import BINS, LEAST_PROBABILITY, Reliability, bin_of, mean_f1, reliability
@@ -65,7 +66,8 @@ def score_labels(
     [precision] = _mean_average_precisions(rankings, np.ones((1, len(targets))), of=np.arange(len(targets)))
 
     def measured(name: str) -> Measured:
-        return with_interval(float(now[name][0]), drawn[name], grouped)
+        interval_of = share_with_interval if name.endswith("f1") else with_interval
+        return interval_of(float(now[name][0]), drawn[name], grouped)
 
     return MultilabelScore(
         rows=len(targets),

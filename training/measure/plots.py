@@ -12,12 +12,14 @@ from typing import Final
 
 import numpy as np
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 12, 42  # pixels around the frame
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 22, 12, 42  # pixels around the frame
 _TICKS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
+    """From `low`, left or at the bottom, to `high`, which may be the smaller number."""
+
     label: str
     low: float
     high: float
@@ -28,14 +30,16 @@ class Axis:
         """Round numbers, about five of them."""
         if self.ticks is not None:
             return self.ticks
-        span = self.high - self.low
+        start, end = sorted((self.low, self.high))
+        span = end - start
         step = 10 ** np.floor(np.log10(span / _TICKS))
         step *= next(size for size in (1, 2, 5, 10) if span / (size * step) <= _TICKS + 1e-9)
-        first = np.ceil(self.low / step - 1e-9) * step
-        return tuple(float(place) for place in np.arange(first, self.high + step * 1e-6, step))
+        first, last = np.ceil(start / step - 1e-9), np.floor(end / step + 1e-9)
+        return tuple(float(place) for place in step * np.arange(first, last + 1))
 
     def told(self, value: float) -> str:
-        return f"{100 * value:.3g} %" if self.is_share else f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
+        told = f"{100 * value:.3g} %" if self.is_share else f"{value:,.10g}"
+        return "0" + told[2:] if told in ("-0", "-0 %") else told.replace("-", "\N{MINUS SIGN}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ def plot(
 def forest(rows: Sequence[tuple[str, float, tuple[float, float] | None, str]], *, x: Axis, name: str) -> str:
     """One line each of (title, value, interval, look): a dot with its interval, as trials are shown."""
     height = 26 * len(rows) + 48
-    left, right, bottom = 150, 630, height - 38
+    left, right, bottom = 170, 920, height - 38
     scale = (right - left) / (x.high - x.low)
 
     def across(value: float) -> float:
@@ -101,7 +105,7 @@ def forest(rows: Sequence[tuple[str, float, tuple[float, float] | None, str]], *
             low, high = map(across, interval)
             parts.append(f'<path class="whisker {look}" d="M{low:.1f} {at}H{high:.1f}"/>')
         parts.append(f'<circle class="dot {look}" cx="{across(value):.1f}" cy="{at}" r="4.5"/>')
-    return _svg((660, height), name, parts)
+    return _svg((960, height), name, parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,5 +177,6 @@ def _tick(across: float, bottom: float, told: str, *, top: float) -> str:
 
 def _svg(size: tuple[int, int], name: str, parts: Sequence[str]) -> str:
     width, height = size
-    opening = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(name)}">'
+    broad = ' class="broad"' if width > 600 else ""
+    opening = f'<svg{broad} viewBox="0 0 {width} {height}" role="img" aria-label="{escape(name)}">'
     return f"{opening}{''.join(parts)}</svg>"

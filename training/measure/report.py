@@ -13,9 +13,8 @@ from typing import Any, Final
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
 
-from training.measure.bootstrap import Measured, Numbers
+from training.measure.bootstrap import Measured, Numbers, wilson
 from training.measure.multilabel import MultilabelScore
 from training.measure.plots import Axis, Bars, Series, forest, plot
 from training.measure.robustness import Curve
@@ -37,6 +36,7 @@ TITLES: Final = {
 }
 _SHARES: Final = {"accuracy", "micro_f1", "macro_f1", "mean_average_precision", "ece", "rate"}
 _LOSSES: Final = 240  # points of a curve: a pixel or two each
+_NARROW: Final = 0.01
 _DASH: Final = "\N{EN DASH}"
 
 
@@ -114,7 +114,7 @@ def measured_of(score: Score | MultilabelScore) -> dict[str, Measured]:
 
 
 def gain(report: Report) -> float | None:
-    """By how much all modalities beat the best single one in the headline metric; None if there is but one."""
+    """By how much all modalities beat the best single one, in the headline metric; None if it is alone."""
     values = {
         subset: measured_of(result.score)[report.headline].value
         for subset, result in report.by_subset.items()
@@ -123,7 +123,7 @@ def gain(report: Report) -> float | None:
     return values[report.everything] - max(alone) if len(alone) > 1 else None
 
 
-def most_confused(report: Report, *, most: int = 12) -> list[tuple[str, str, int]]:
+def most_confused(report: Report, *, most: int = 8) -> list[tuple[str, str, int]]:
     """Truth, answer and rows of the most frequent mistakes."""
     if report.confusion is None:
         return []
@@ -150,10 +150,11 @@ def figure(value: float, metric: str) -> str:
 
 
 def around(measured: Measured, metric: str) -> str:
-    """`'97.1-98.2'`, in the metric's unit; a dash where there is no interval."""
+    """`'97.1-98.2'`, in the metric's unit, finer if it is narrow; a dash where there is no interval."""
     if measured.interval is None:
         return _DASH
     scale, digits = (100, 1) if metric in _SHARES else (1, 3)
+    digits += measured.interval[1] - measured.interval[0] < _NARROW
     return _DASH.join(f"{scale * end:.{digits}f}" for end in measured.interval)
 
 
@@ -166,93 +167,87 @@ def look(subset: str) -> str:
 
 
 class _Plots:
-    """What the page draws, made when the page asks for it."""
+    """What the page draws, made when the page asks for it. Their words are escaped already."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
 
-    def headline(self) -> Markup:
+    def headline(self) -> str:
         metric = self._report.headline
         found = {name: measured_of(r.score)[metric] for name, r in self._report.by_subset.items()}
         ends = [end for m in found.values() for end in (m.interval or (m.value, m.value))]
-        low = max(0.0, np.floor(10 * min(ends)) / 10 - (0.1 if max(ends) - min(ends) < 0.05 else 0))
+        low = max(0.0, float(np.floor(20 * min(ends) - 0.2)) / 20)
         rows = [(name, m.value, m.interval, look(name)) for name, m in found.items()]
         axis = Axis(f"{TITLES[metric]} on test rows, with 95 % intervals", low, 1.0, is_share=True)
-        return Markup(forest(rows, x=axis, name=f"{TITLES[metric]} of every subset"))  # noqa: S704
+        return forest(rows, x=axis, name=f"{TITLES[metric]} of every subset")
 
-    def reliability(self, subset: str) -> Markup:
+    def reliability(self, subset: str) -> str:
         bins = self._report.by_subset[subset].reliability
         filled = [at for at, rows in enumerate(bins.rows) if rows]
         notes = [
-            f"said {percent(bins.confidence[at])}, was right {percent(bins.accuracy[at])}, {bins.rows[at]} rows"
+            f"said {percent(bins.confidence[at])}, right {percent(bins.accuracy[at])}, {bins.rows[at]} rows"
             for at in filled
         ]
+        reach = [wilson(bins.accuracy[at], bins.rows[at]) for at in filled]
         series = Series(
             look(subset),
             [bins.confidence[at] for at in filled],
             [bins.accuracy[at] for at in filled],
+            band=([low for low, _ in reach], [high for _, high in reach]),
             notes=notes,
         )
         most = max(bins.rows)
         bars = Bars([(at + 0.5) / BINS for at in range(BINS)], [rows / most for rows in bins.rows], 1 / BINS)
         share = (0.0, 0.25, 0.5, 0.75, 1.0)
-        return Markup(  # noqa: S704
-            plot(
-                [series],
-                x=Axis("said", 0, 1, is_share=True, ticks=share),
-                y=Axis("seen", 0, 1, is_share=True, ticks=share),
-                name=f"Reliability with {subset}",
-                size=(280, 250),
-                diagonal=True,
-                bars=bars,
-            )
+        return plot(
+            [series],
+            x=Axis("said", 0, 1, is_share=True, ticks=share),
+            y=Axis("seen", 0, 1, is_share=True, ticks=share),
+            name=f"Reliability with {subset}",
+            size=(270, 250),
+            diagonal=True,
+            bars=bars,
         )
 
-    def risk_coverage(self) -> Markup:
+    def risk_coverage(self) -> str:
         curves = {
             name: r.risk_coverage for name, r in self._report.by_subset.items() if r.risk_coverage is not None
         }
         series = [Series(look(name), curve.coverage, curve.risk) for name, curve in curves.items()]
         worst = max(max(curve.risk) for curve in curves.values())
-        return Markup(  # noqa: S704
-            plot(
-                series,
-                x=Axis("share of rows that are answered, the surest first", 0, 1, is_share=True),
-                y=Axis("of those wrong", 0, max(1.08 * worst, 0.01), is_share=True),
-                name="Risk against coverage for every subset",
-                size=(660, 320),
-            )
+        return plot(
+            series,
+            x=Axis("share of rows that are answered, the surest first", 0, 1, is_share=True),
+            y=Axis("of those wrong", 0, max(1.08 * worst, 0.01), is_share=True),
+            name="Risk against coverage for every subset",
+            size=(960, 360),
         )
 
-    def robustness(self, spoiled: str) -> Markup:
+    def robustness(self, spoiled: str) -> str:
         curves = [curve for curve in self._report.robustness if curve.spoiled == spoiled]
         levels = [point.level for curve in curves for point in curve.points]
         series = [_robustness_series(curve) for curve in curves]
-        return Markup(  # noqa: S704
-            plot(
-                series,
-                x=Axis(curves[0].unit, min(levels), max(levels)),
-                y=Axis("accuracy", 0, 1, is_share=True),
-                name=f"Accuracy as {spoiled} gets worse",
-                size=(440, 290),
-            )
+        return plot(
+            series,
+            x=Axis(curves[0].unit, levels[0], levels[-1]),
+            y=Axis("accuracy", 0, 1, is_share=True),
+            name=f"Accuracy as {spoiled} gets worse",
+            size=(340, 290),
         )
 
-    def training(self) -> Markup:
+    def training(self) -> str:
         assert self._report.training is not None
         loss = np.array(self._report.training.loss)
         parts = np.array_split(loss, min(len(loss), _LOSSES))
         ends = np.cumsum([len(part) for part in parts]).astype(float)
         means = [float(part.mean()) for part in parts]
         band = ([float(part.min()) for part in parts], [float(part.max()) for part in parts])
-        return Markup(  # noqa: S704
-            plot(
-                [Series("s-loss", ends.tolist(), means, band=band)],
-                x=Axis("step", 0, float(len(loss))),
-                y=Axis("loss", 0, 1.05 * float(loss.max())),
-                name="Training loss",
-                size=(660, 300),
-            )
+        return plot(
+            [Series("s-loss", ends.tolist(), means, band=band)],
+            x=Axis("step", 0, float(len(loss))),
+            y=Axis("loss", 0, 1.05 * float(loss.max())),
+            name="Training loss",
+            size=(960, 300),
         )
 
 

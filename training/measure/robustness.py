@@ -14,7 +14,15 @@ import numpy as np
 from app.bundle.manifest import Modality
 from training.data.items import Clips, Images, Texts
 from training.data.misspellings import garble
-from training.measure.bootstrap import DRAWS, Floats, Grouped, Measured, Numbers, measure, share_with_interval
+from training.measure.bootstrap import (
+    DRAWS,
+    Floats,
+    Grouped,
+    Measured,
+    Numbers,
+    measure_mean,
+    measure_share,
+)
 from training.measure.scores import is_right, row_nll
 
 IMAGE_NOISE: Final = tuple(
@@ -23,9 +31,9 @@ IMAGE_NOISE: Final = tuple(
 AUDIO_SNR_DB: Final = tuple(float(snr) for snr in range(20, -21, -5))
 TEXT_DAMAGE: Final = tuple(round(0.1 * step, 1) for step in range(9))  # share of the characters
 UNITS: Final[dict[Modality, str]] = {
-    "image": "standard deviation of Gaussian noise, of the range of a pixel",
+    "image": "Gaussian noise, standard deviation over range",
     "text": "share of characters damaged",
-    "audio": "signal-to-noise ratio of white noise, dB",
+    "audio": "signal to white noise, dB",
 }
 _ROWS: Final = 1_000  # of noise drawn at once
 
@@ -94,12 +102,8 @@ def damaged_texts(texts: Texts, *, rate: float, seed: int) -> Texts:
 
 
 def _point(level: float, said: Floats, targets: Numbers, grouped: Grouped, *, draws: int) -> Point:
-    rows, right = len(targets), is_right(said, targets)
-    counted = np.stack([np.ones(rows), right, row_nll(said, targets)], axis=1)
-    sums = grouped.sums(counted)
-    drawn = grouped.drawn_totals(sums, draws=draws)
     return Point(
         level=level,
-        accuracy=share_with_interval(float(right.mean()), drawn[:, 1] / drawn[:, 0], grouped),
-        nll=measure(lambda totals: totals[:, 1] / totals[:, 0], counted[:, [0, 2]], grouped, draws=draws),
+        accuracy=measure_share(is_right(said, targets), grouped, draws=draws),
+        nll=measure_mean(row_nll(said, targets), grouped, draws=draws),
     )

@@ -78,7 +78,7 @@ def score(probabilities: Floats, targets: Numbers, groups: Numbers, *, draws: in
         rows=len(targets),
         groups=grouped.count,
         accuracy=share_with_interval(value("accuracy"), drawn["accuracy"], grouped),
-        macro_f1=with_interval(value("macro_f1"), drawn["macro_f1"], grouped),
+        macro_f1=share_with_interval(value("macro_f1"), drawn["macro_f1"], grouped),
         nll=with_interval(value("nll"), drawn["nll"], grouped),
         brier=with_interval(value("brier"), drawn["brier"], grouped),
         ece=error_with_interval(value("ece"), drawn["ece"], grouped),

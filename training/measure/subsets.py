@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.bundle.manifest import MODALITIES, Modality, subsets
-from training.measure.bootstrap import DRAWS, Floats, Grouped, Measured, Numbers, measure
+from training.measure.bootstrap import DRAWS, Floats, Grouped, Measured, Numbers, measure_share
 from training.measure.multilabel import MultilabelScore, label_reliability, row_nll_of_labels, score_labels
 from training.measure.scores import (
     Reliability,
@@ -21,6 +22,8 @@ from training.measure.scores import (
     row_nll,
     score,
 )
+
+MARKED: Final = 0.1  # nats: the truth is said to be a tenth less likely
 
 Answer = Callable[[str], Floats]
 """Subset name -> probabilities [rows, labels] of all rows, as if only these modalities had been sent.
@@ -48,15 +51,21 @@ class Step:
     more: str
     rows: int
     rate: Measured  # share of rows whose NLL rises
+    marked: Measured  # share of rows whose NLL rises by more than `MARKED`
     spoiled: float | None  # share of rows that were right and are no longer; None for a multilabel task
     mended: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class CounterIntuitive:
-    """P[NLL(more) > NLL(fewer)], the mean of all steps (Li et al., SimMLM, ICCV 2025)."""
+    """P[NLL(more) > NLL(fewer)], the mean of all steps (Li et al., SimMLM, ICCV 2025).
+
+    Where a model is nearly certain of all rows the least change counts as much as a large one, and the rate
+    is that of a coin; so what is marked is told apart.
+    """
 
     rate: float
+    marked: float
     steps: tuple[Step, ...]
 
 
@@ -89,12 +98,12 @@ def measure_subsets(
             (answers[fewer][rows], answers[more][rows]),
             targets[rows],
             groups_of(groups[rows], more, modalities=modalities),
+            draws=draws,
         )
         for fewer, more in _pairs(names)
         for rows in [_rows_with(more, present, modalities)]
     )
-    rate = CounterIntuitive(float(np.mean([step.rate.value for step in steps])), steps) if steps else None
-    return Measurements(found, rate)
+    return Measurements(found, _counter_intuitive(steps) if steps else None)
 
 
 def measure_slices(
@@ -158,12 +167,24 @@ def _pairs(names: Sequence[str]) -> Iterator[tuple[str, str]]:
                 yield fewer, more
 
 
+def _counter_intuitive(steps: tuple[Step, ...]) -> CounterIntuitive:
+    return CounterIntuitive(
+        rate=float(np.mean([step.rate.value for step in steps])),
+        marked=float(np.mean([step.marked.value for step in steps])),
+        steps=steps,
+    )
+
+
 def _step(
-    names: tuple[str, str], probabilities: tuple[Floats, Floats], targets: Targets, groups: Numbers
+    names: tuple[str, str],
+    probabilities: tuple[Floats, Floats],
+    targets: Targets,
+    groups: Numbers,
+    *,
+    draws: int,
 ) -> Step:
     fewer, more = (_nll_of(said, targets) for said in probabilities)
-    rises = (more > fewer).astype(np.float64)
-    counted = np.stack([np.ones(len(rises)), rises], axis=1)
+    grouped = Grouped.of(groups)
     spoiled = mended = None
     if targets.ndim == 1:
         before, after = (is_right(said, targets.astype(np.int64)) for said in probabilities)
@@ -171,8 +192,9 @@ def _step(
     return Step(
         fewer=names[0],
         more=names[1],
-        rows=len(rises),
-        rate=measure(lambda totals: totals[:, 1] / totals[:, 0], counted, Grouped.of(groups)),
+        rows=len(more),
+        rate=measure_share(more > fewer, grouped, draws=draws),
+        marked=measure_share(more > fewer + MARKED, grouped, draws=draws),
         spoiled=spoiled,
         mended=mended,
     )

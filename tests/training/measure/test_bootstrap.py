@@ -6,22 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.measure.bootstrap import (
-    Floats,
     Grouped,
     error_with_interval,
-    measure,
+    measure_mean,
+    measure_share,
     share_with_interval,
     wilson,
 )
-
-
-def mean(totals: Floats) -> Floats:
-    average: Floats = totals[:, 1] / totals[:, 0]
-    return average
-
-
-def columns(values: Floats) -> Floats:
-    return np.stack([np.ones(len(values)), values], axis=1)
 
 
 @settings(max_examples=40, deadline=None)
@@ -45,7 +36,7 @@ def test_intervals_hold_the_truth_19_times_in_20() -> None:
     rng, inside, worlds = np.random.default_rng(0), 0, 300
     for _ in range(worlds):
         values = rng.normal(size=200) + 3
-        low, high = measure(mean, columns(values), Grouped.of(np.arange(200)), draws=300).interval or (0, 0)
+        low, high = measure_mean(values, Grouped.of(np.arange(200)), draws=300).interval or (0, 0)
         inside += low <= 3 <= high
     assert inside / worlds == pytest.approx(0.95, abs=0.04)
 
@@ -56,7 +47,7 @@ def test_intervals_of_groups_hold_the_truth_where_those_of_rows_would_not() -> N
     for _ in range(worlds):
         values = (rng.normal(size=60).repeat(10) + rng.normal(size=600) / 3) + 3
         for at, chosen in enumerate((groups, np.arange(600))):
-            low, high = measure(mean, columns(values), Grouped.of(chosen), draws=300).interval or (0, 0)
+            low, high = measure_mean(values, Grouped.of(chosen), draws=300).interval or (0, 0)
             inside[at] += low <= 3 <= high
     assert inside[0] / worlds == pytest.approx(0.94, abs=0.04)
     assert inside[1] / worlds < 0.7
@@ -65,18 +56,20 @@ def test_intervals_of_groups_hold_the_truth_where_those_of_rows_would_not() -> N
 def test_the_same_rows_have_the_same_interval_in_any_order() -> None:
     values, groups = np.random.default_rng(0).normal(size=100), np.arange(100) // 4
     order = np.random.default_rng(1).permutation(100)
-    one = measure(mean, columns(values), Grouped.of(groups))
-    other = measure(mean, columns(values[order]), Grouped.of(groups[order]))
+    one = measure_mean(values, Grouped.of(groups))
+    other = measure_mean(values[order], Grouped.of(groups[order]))
     assert one.value == pytest.approx(other.value)
     assert one.interval == pytest.approx(other.interval)
 
 
 def test_one_group_has_no_interval() -> None:
-    assert measure(mean, columns(np.arange(5.0)), Grouped.of(np.zeros(5, np.int64))).interval is None
+    assert measure_mean(np.arange(5.0), Grouped.of(np.zeros(5, np.int64))).interval is None
 
 
 def test_rows_without_an_error_do_not_make_a_share_certain() -> None:
     grouped = Grouped.of(np.arange(100) // 2)
+    assert measure_share(np.ones(100, bool), grouped).interval == wilson(1.0, 50)
+    assert wilson(1.0, 50)[1] == 1
     assert share_with_interval(1.0, np.ones(10), grouped).interval == wilson(1.0, 50)
     assert share_with_interval(0.5, np.linspace(0, 1, 1_001), grouped).interval == pytest.approx(
         (0.025, 0.975)

@@ -69,9 +69,22 @@ def test_more_modalities_that_hurt_are_counted(experts: Experts) -> None:
     assert steps["image", "image+text"].rate.value == 1
     assert steps["text", "image+text"].rate.value == 0
     assert steps["image", "image+audio"].rate.value == 0  # what changes nothing hurts nothing
+    assert steps["image", "image+text"].marked.value == 1
     assert steps["text", "image+text"].mended == 1
     assert steps["audio", "text+audio"].rate.value == 1
     assert found.rate == pytest.approx(np.mean([step.rate.value for step in found.steps]))
+
+
+def test_a_rise_that_is_slight_is_told_apart(experts: Experts) -> None:
+    def certain(subset: str) -> Floats:
+        logits = np.zeros((ROWS, 5))
+        logits[np.arange(ROWS), experts.targets] = 9 - 0.1 * len(subset.split("+"))
+        return softmax(logits)
+
+    everything = np.ones((ROWS, 3), bool)
+    found = measure_subsets(certain, experts.targets, everything, np.arange(ROWS), draws=20).counter_intuitive
+    assert found is not None
+    assert (found.rate, found.marked) == (1, 0)
 
 
 def test_one_modality_has_no_step_to_more(experts: Experts) -> None:
