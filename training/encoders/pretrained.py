@@ -106,7 +106,7 @@ class PretrainedImageEncoder(PretrainedEncoder):
         if seen.dim() == 4:
             return seen, None
         prefixes, down, across = _patch_grid(seen.shape[1], height=self.height, width=self.width_px)
-        patches = seen[:, prefixes:].transpose(1, 2).reshape(len(seen), seen.shape[2], down, across)
+        patches = seen[:, prefixes:].transpose(1, 2).reshape(seen.shape[0], seen.shape[2], down, across)
         return patches, seen[:, 0] if prefixes else None
 
 

@@ -42,9 +42,7 @@ IMAGE_SPECS: Final[dict[str, EncoderSpec]] = {
     "plain": PlainImage(channels=(3, 4, 4, 5), width=6),
     "plain in cells": PlainImage(channels=(3, 4, 4, 5), width=6, tokens=4),
     "residual": ResidualImage(channels=(4, 6), blocks=2, width=6, tokens=9),
-    "residual grey": ResidualImage(
-        channels=(4, 6), blocks=1, width=6, tokens=1, stem_stride=2, is_grey=True
-    ),
+    "residual grey": ResidualImage(channels=(4, 6), blocks=1, width=6, tokens=1, stem_stride=2, is_grey=True),
 }
 TEXT_SPECS: Final[dict[str, EncoderSpec]] = {
     "convolution": ConvText(channels=8, width=6),
