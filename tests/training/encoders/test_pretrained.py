@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import AutoModel
+from transformers import ASTFeatureExtractor, AutoModel
 
 from app.bundle.manifest import AudioInput, ImageInput, TextInput
 from app.bundle.prepare import TextPreparer
@@ -20,6 +20,7 @@ from tests.training.encoders.tiny_encoders import VOCABULARY, images, recordings
 from training.encoders.build import build_encoder
 from training.encoders.contract import Encoded, Encoder, EncoderUnfit
 from training.encoders.pretrained import PretrainedEncoder, PretrainedImageEncoder, pretrained_tokenizer
+from training.encoders.pretrained_audio import SpectrogramEncoder
 from training.encoders.specs import PretrainedAudio, PretrainedImage, PretrainedText
 
 PretrainedSpec = PretrainedImage | PretrainedText | PretrainedAudio
@@ -95,7 +96,7 @@ def test_a_tuned_backbone_learns_in_every_parameter_that_is_not_frozen(kind: str
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_rows_are_encoded_to_no_rows(kind: str, sources: Sources) -> None:
-    encoder = build(kind, sources, is_frozen=False)
+    encoder = build(kind, sources, is_frozen=False).train()
     said = encoder(**inputs(kind, rows=0))
     assert said.tokens.shape == (0, encoder.tokens, 6)
     said.tokens.sum().backward()
@@ -105,6 +106,14 @@ def test_no_rows_are_encoded_to_no_rows(kind: str, sources: Sources) -> None:
 @pytest.mark.parametrize("kind", ["vit", "resnet", "bert", "wav2vec2", "ast"])
 def test_the_graph_answers_as_the_encoder_for_any_number_of_rows(kind: str, sources: Sources) -> None:
     assert_exports(build(kind, sources), *(inputs(kind, rows=rows) for rows in (3, 1, 2, 5)))
+
+
+def test_a_tuned_backbone_keeps_the_moments_of_its_batch_norms(sources: Sources) -> None:
+    encoder = build("resnet", sources, is_frozen=False).train()
+    before = {name: values.clone() for name, values in encoder.named_buffers()}
+    encoder(**inputs("resnet", rows=0))
+    encoder(**inputs("resnet", rows=5))
+    torch.testing.assert_close(dict(encoder.named_buffers()), before, atol=0, rtol=0)
 
 
 # --- padding --------------------------------------------------------------------------------------
@@ -173,6 +182,25 @@ def test_waves_take_the_steps_of_the_model(kind: str, sources: Sources) -> None:
     states = AutoModel.from_pretrained(sources(kind)).eval()(normal).last_hidden_state
     expected = encoder.readout(states, torch.ones(states.shape[:2], dtype=torch.bool))
     assert_same(encoder(sound, torch.tensor([3_000, 3_000], dtype=torch.int32)), expected)
+
+
+@pytest.mark.filterwarnings("ignore:At least one mel filter has all zero values:UserWarning")
+@torch.inference_mode()
+def test_a_spectrogram_model_reads_what_its_own_extractor_makes(sources: Sources) -> None:
+    """Cut where it is too long, padded where it is too short."""
+    encoder = build("ast", sources).eval()
+    assert isinstance(encoder, SpectrogramEncoder)
+    theirs = ASTFeatureExtractor(num_mel_bins=32, max_length=40, mean=-4.27, std=4.57)
+    length = torch.tensor([3_000, 9_000], dtype=torch.int32)
+    sound = 0.3 * torch.randn(2, 9_000)
+    rows = [sound[row, :samples].numpy() for row, samples in enumerate(length.tolist())]
+    expected = torch.from_numpy(np.stack(theirs(rows, sampling_rate=16_000)["input_values"]))
+    torch.testing.assert_close(encoder.spectrogram(sound, length), expected, atol=1e-3, rtol=0)
+    states = AutoModel.from_pretrained(sources("ast")).eval()(expected).last_hidden_state
+    patches = states[:, 2:].view(2, 3, 4, 16).mean(dim=1)  # three of bands, four of time
+    valid = torch.tensor([[True, True, True, False], [True] * 4])  # 17 frames and 54, a patch every 8
+    expected_answer = encoder.readout(patches, valid, states[:, :2].mean(dim=1))
+    torch.testing.assert_close(encoder(sound, length).tokens, expected_answer.tokens, atol=1e-3, rtol=0)
 
 
 def test_a_tokenizer_goes_into_the_bundle_as_it_is(sources: Sources) -> None:
