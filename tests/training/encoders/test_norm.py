@@ -19,9 +19,9 @@ _TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-12}
 class _Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Conv2d(2, 4, kernel_size=3)
+        self.first = nn.Conv2d(2, 4, kernel_size=3, bias=False)
         self.norm = BatchNorm2d(4)
-        self.second = nn.Linear(4, 3)
+        self.second = nn.Linear(4, 3, bias=False)
         self.last = BatchNorm1d(3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,18 +34,17 @@ def _train(rows: slice, dtype: torch.dtype) -> dict[str, Tensor]:
     """What 20 steps make of the net, and what the last says of the gradient with respect to the input."""
     torch.manual_seed(5)
     net = _Net().to(dtype)
-    batch, wanted = torch.randn(_ROWS, 2, 6, 6, dtype=dtype) + 3, torch.randn(_ROWS, 3, dtype=dtype)
+    batch, wanted = torch.randn(_ROWS, 2, 6, 6, dtype=dtype) + 1, torch.randn(_ROWS, 3, dtype=dtype)
     here = batch[rows].requires_grad_()
-    optimiser = torch.optim.SGD(net.parameters(), lr=0.02, momentum=0.5)
     for _ in range(_STEPS):
-        optimiser.zero_grad()
+        net.zero_grad()
         here.grad = None
         ((net(here) - wanted[rows]).square().sum() / _ROWS).backward()
         for parameter in net.parameters():
             assert parameter.grad is not None
             if dist.is_initialized():
                 dist.all_reduce(parameter.grad)
-        optimiser.step()
+            parameter.data -= 0.05 * parameter.grad  # an optimiser would import the compiler: seconds
     assert here.grad is not None
     return {**net.state_dict(), "input gradient": here.grad}
 
