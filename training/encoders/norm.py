@@ -31,7 +31,7 @@ class _GlobalMoments(_BatchNorm):
         return super().forward(input)
 
     def _by_global_moments(self, x: Tensor) -> Tensor:
-        values = x.float()
+        values = x.to(torch.promote_types(x.dtype, torch.float32))  # sums of half floats lose too much
         over = [0, *range(2, x.dim())]
         shape = [1, -1, *[1] * (x.dim() - 2)]
         here = values.new_tensor([x.numel() // x.shape[1]])

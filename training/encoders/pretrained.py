@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils.hub import cached_file
 
@@ -28,9 +29,10 @@ _MOST_PREFIXES: Final = 8  # states before the patches: [CLS], a distillation to
 class PretrainedEncoder(Encoder):
     """A backbone that came trained, and a readout of our own.
 
-    Frozen, the backbone is always in evaluation mode and nothing of it is trained. Tuned, those of its
-    parameters that no output depends on (an unused pooler, the token of a masked patch) are frozen all the
-    same: an optimiser and distributed training would wait for their gradients in vain.
+    Frozen, the backbone is always in evaluation mode and nothing of it is trained. Tuned, its batch norms
+    keep the moments they came with, which took more images than any tuning sees; and those of its parameters
+    that no output depends on (an unused pooler, the token of a masked patch) are frozen all the same: an
+    optimiser and distributed training would wait for their gradients in vain.
     """
 
     readout: MeanReadout
@@ -42,8 +44,9 @@ class PretrainedEncoder(Encoder):
 
     def train(self, mode: bool = True) -> PretrainedEncoder:  # noqa: FBT001, FBT002  # torch's own signature
         super().train(mode)
-        if self.is_frozen:
-            self.backbone.eval()
+        for module in self.backbone.modules():
+            if self.is_frozen or isinstance(module, _BatchNorm):
+                module.training = False
         return self
 
     def pretrained_parameters(self) -> Iterator[nn.Parameter]:
@@ -106,7 +109,7 @@ class PretrainedImageEncoder(PretrainedEncoder):
         if seen.dim() == 4:
             return seen, None
         prefixes, down, across = _patch_grid(seen.shape[1], height=self.height, width=self.width_px)
-        patches = seen[:, prefixes:].transpose(1, 2).reshape(len(seen), seen.shape[2], down, across)
+        patches = seen[:, prefixes:].transpose(1, 2).reshape(seen.shape[0], seen.shape[2], down, across)
         return patches, seen[:, 0] if prefixes else None
 
 

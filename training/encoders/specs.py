@@ -22,7 +22,7 @@ class PlainImage:
 
 @dataclass(frozen=True, slots=True)
 class ResidualImage:
-    """Residual network (He et al., Deep Residual Learning, 2016): a stem, then a stage for each channel count.
+    """Residual network (He et al., Deep Residual Learning, 2016): a stem, then one stage per channel count.
 
     Every stage but the first halves the sides; a stem of stride 2 does, too.
     """

@@ -6,6 +6,7 @@ import logging
 import warnings
 from typing import Final
 
+import onnx
 import torch
 from torch import Tensor
 
@@ -17,7 +18,10 @@ _DYNAMIC: Final = {"text": {0: "batch", 1: "length"}, "audio": {0: "batch", 1: "
 
 def assert_exports(encoder: Encoder, *batches: dict[str, Tensor], atol: float = 1e-4) -> None:
     """The graph answers as the encoder does. The first batch is the exporter's example."""
-    session = open_session(_graph(encoder, batches[0]), name="encoder", device=Device("cpu"), threads=1)
+    graph = _graph(encoder, batches[0])
+    # Control flow and sequences are slow, and other servers of ONNX graphs may not know them.
+    assert not {node.op_type for node in graph.graph.node} & {"If", "Loop", "Scan", "SequenceEmpty"}
+    session = open_session(graph.SerializeToString(), name="encoder", device=Device("cpu"), threads=1)
     for batch in batches:
         with torch.inference_mode():
             expected: Encoded = encoder(**batch)
@@ -26,7 +30,7 @@ def assert_exports(encoder: Encoder, *batches: dict[str, Tensor], atol: float = 
             torch.testing.assert_close(torch.from_numpy(found[name]), values, atol=atol, rtol=0)
 
 
-def _graph(encoder: Encoder, example: dict[str, Tensor]) -> bytes:
+def _graph(encoder: Encoder, example: dict[str, Tensor]) -> onnx.ModelProto:
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         # the exporter's use of what torch has deprecated, and its surprise at inputs that share an axis
@@ -44,4 +48,4 @@ def _graph(encoder: Encoder, example: dict[str, Tensor]) -> bytes:
             verbose=False,
         )
     assert program is not None
-    return bytes(program.model_proto.SerializeToString())
+    return program.model_proto
