@@ -152,7 +152,7 @@ class Stacking(SettledPool):
 
     def combine_by(self, settled: Tensor, heard: Tensor, present: Tensor) -> Tensor:
         told = torch.where(present.unsqueeze(2), evidence(heard, task=self.shape.task), 0.0)
-        return torch.cat([told.flatten(1), present.to(told.dtype)], dim=1) @ settled.T
+        return torch.cat([told.flatten(1), present], dim=1).to(settled.dtype) @ settled.T
 
 
 def evidence(logits: Tensor, *, task: Task) -> Tensor:
