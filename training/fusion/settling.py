@@ -1,4 +1,4 @@
-"""Fits a few numbers of a fusion to held-out answers: all subsets of each row, in double precision."""
+"""Fits a few numbers of a fusion to held-out answers: subsets of each row, in double precision on the CPU."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ def every_subset(
         chosen = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))[:rows]
         modality_logits, available, targets = modality_logits[chosen], available[chosen], targets[chosen]
     at_mask, at_row = (available | ~masks.unsqueeze(1)).all(dim=2).nonzero().unbind(dim=1)
+    assert len(at_row), "there are held-out rows, and they have modalities"
     present = masks[at_mask]
     heard = torch.where(present.unsqueeze(2), modality_logits[at_row], 0.0).double()
     wanted = targets[at_row] if targets.ndim == 1 else targets[at_row].double()

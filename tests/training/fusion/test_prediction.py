@@ -205,6 +205,16 @@ def test_settling_again_is_no_different(method: Method) -> None:
     assert torch.equal(one.settled, other.settled)
 
 
+@pytest.mark.parametrize("method", FITTED)
+def test_answers_asked_for_without_gradients_can_be_settled_on(method: Method) -> None:
+    one, other = pool_of(method), pool_of(method)
+    answers = held_out(300, task="classification", seed=5)
+    one.settle(*answers, seed=0)
+    with torch.inference_mode():
+        other.settle(*(values.clone() for values in answers), seed=0)
+    assert torch.equal(one.get_buffer("settled"), other.get_buffer("settled"))
+
+
 @pytest.mark.parametrize(("level", "method"), [pair for pair in COMBINATIONS if pair[1] not in FITTED])
 def test_what_is_learned_by_gradient_descent_does_not_settle(level: Level, method: Method) -> None:
     fusion = make(level, method)
