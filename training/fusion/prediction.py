@@ -4,7 +4,8 @@ The towers and heads are trained through their own answers only. How much each a
 afterwards, by `settle`, on rows they were not trained on: fitted together with them it leans on the modality
 that learns fastest.
 
-`evidence` is log p_m, or for several labels a row the log odds of each. l_m is what a head says.
+p_m is what the head of modality m says, evidence its logarithm, or for several labels a row the log odds of
+each.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class MeanOfAnswers(Pool):
     """The linear opinion pool, p = mean of p_m over the present: never surer than the surest of them."""
 
     def combine(self, heard: Tensor, present: Tensor) -> Tensor:
-        return linear_pool(heard, torch.zeros_like(heard[0, :, 0]), present, task=self.shape.task)
+        return linear_pool(heard, heard.new_zeros(heard.shape[1]), present, task=self.shape.task)
 
 
 class SettledPool(Pool):
@@ -78,13 +79,14 @@ class SettledPool(Pool):
         return self.combine_by(self.settled, heard, present)
 
     def settle(self, modality_logits: Tensor, available: Tensor, targets: Tensor, *, seed: int) -> None:
-        held_out = every_subset(modality_logits, available, targets, sizes=self.sizes(), seed=seed)
+        with torch.inference_mode(mode=False):  # whoever asked for the answers may still be in it
+            held_out = every_subset(modality_logits, available, targets, sizes=self.sizes(), seed=seed)
 
-        def loss(settled: Tensor) -> Tensor:
-            logits = self.combine_by(settled, held_out.heard, held_out.present)
-            return negative_log_likelihood(logits, held_out.targets, task=self.shape.task)
+            def loss(settled: Tensor) -> Tensor:
+                logits = self.combine_by(settled, held_out.heard, held_out.present)
+                return negative_log_likelihood(logits, held_out.targets, task=self.shape.task)
 
-        self.settled.copy_(fitted(loss, self.unsettled(), rows=held_out.rows))
+            self.settled.copy_(fitted(loss, self.unsettled(), rows=held_out.rows))
 
     def sizes(self) -> range:
         """Of the subsets that are fitted on."""
@@ -116,9 +118,7 @@ class ProductOfAnswers(SettledPool):
 
     def __init__(self, spec: FusionSpec, shape: Shape) -> None:
         super().__init__(spec, shape)
-        self.register_buffer(
-            "log_prior", torch.zeros(shape.labels)
-        )  # even; a constant is nothing in a softmax
+        self.register_buffer("log_prior", torch.zeros(shape.labels))  # even: a constant, or odds of 1
 
     def unsettled(self) -> Tensor:
         return torch.zeros(len(self.shape.widths))
@@ -126,7 +126,7 @@ class ProductOfAnswers(SettledPool):
     def combine_by(self, settled: Tensor, heard: Tensor, present: Tensor) -> Tensor:
         counted = torch.where(present, settled.exp(), 0.0).unsqueeze(2)
         agreed = (counted * evidence(heard, task=self.shape.task)).sum(dim=1)
-        return agreed - (counted.sum(dim=1) - 1) * self.log_prior
+        return agreed - (counted.sum(dim=1) - 1) * self.log_prior.to(heard.device)  # fitting is on the CPU
 
     def settle(self, modality_logits: Tensor, available: Tensor, targets: Tensor, *, seed: int) -> None:
         self.log_prior.copy_(log_prior(targets, labels=self.shape.labels, task=self.shape.task))
@@ -153,7 +153,7 @@ class Stacking(SettledPool):
 
     def combine_by(self, settled: Tensor, heard: Tensor, present: Tensor) -> Tensor:
         told = torch.where(present.unsqueeze(2), evidence(heard, task=self.shape.task), 0.0)
-        return torch.cat([told.flatten(1), present.to(told.dtype)], dim=1) @ settled.T
+        return torch.cat([told.flatten(1), present], dim=1).to(settled.dtype) @ settled.T
 
 
 def evidence(logits: Tensor, *, task: Task) -> Tensor:

@@ -1,4 +1,4 @@
-"""Fits a few numbers of a fusion to held-out answers: all subsets of each row, in double precision."""
+"""Fits a few numbers of a fusion to held-out answers: subsets of each row, in double precision on the CPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from app.bundle.manifest import Task
 
-_MOST_NUMBERS: Final = 2**26  # answers that are fitted on, 512 MiB; of more rows some are drawn
+_MOST_NUMBERS: Final = 2**26  # that are fitted on, 8 bytes each: 512 MiB
 _MOST_STEPS: Final = 200
 
 
@@ -27,20 +27,27 @@ class HeldOut:
 
 
 def every_subset(
-    modality_logits: Tensor, available: Tensor, targets: Tensor, *, sizes: range, seed: int
+    modality_logits: Tensor,
+    available: Tensor,
+    targets: Tensor,
+    *,
+    sizes: range,
+    seed: int,
+    most: int = _MOST_NUMBERS,
 ) -> HeldOut:
-    """Subsets of these sizes. Rows are drawn by the seed where there are too many to hold."""
+    """Subsets of these sizes. Where they would hold more than `most` numbers, rows are drawn by the seed."""
     modality_logits, available, targets = (
         values.detach().cpu() for values in (modality_logits, available, targets)
     )
     count = available.shape[1]
     masks = torch.tensor([[bool(number >> at & 1) for at in range(count)] for number in range(2**count)])
     masks = masks[[int(size) in sizes for size in masks.sum(dim=1)]]
-    most = max(1, _MOST_NUMBERS // (len(masks) * modality_logits[0].numel()))
-    if len(targets) > most:
-        chosen = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))[:most]
+    rows = max(1, most // (len(masks) * modality_logits[0].numel()))
+    if len(targets) > rows:
+        chosen = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))[:rows]
         modality_logits, available, targets = modality_logits[chosen], available[chosen], targets[chosen]
     at_mask, at_row = (available | ~masks.unsqueeze(1)).all(dim=2).nonzero().unbind(dim=1)
+    assert len(at_row), "there are held-out rows, and they have modalities"
     present = masks[at_mask]
     heard = torch.where(present.unsqueeze(2), modality_logits[at_row], 0.0).double()
     wanted = targets[at_row] if targets.ndim == 1 else targets[at_row].double()

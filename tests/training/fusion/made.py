@@ -34,11 +34,17 @@ def spec_of(level: Level, method: Method) -> FusionSpec:
 
 
 def make(
-    level: Level, method: Method, *, task: Task = "classification", modalities: int = 3, seed: int = 0
+    level: Level,
+    method: Method,
+    *,
+    task: Task = "classification",
+    modalities: int = 3,
+    blocks: int = 2,
+    seed: int = 0,
 ) -> Fusion:
     """For evaluation. Of fewer modalities, the last: text and audio, or audio."""
     torch.manual_seed(seed)
-    spec, names = spec_of(level, method), MODALITIES[-modalities:]
+    spec, names = replace(spec_of(level, method), blocks=blocks), MODALITIES[-modalities:]
     if spec.conditioner not in names:
         spec = replace(spec, conditioner=names[0])
     return build_fusion(spec, widths=WIDTHS[-modalities:], labels=LABELS, task=task, modalities=names).eval()

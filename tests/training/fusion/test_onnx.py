@@ -20,7 +20,8 @@ from training.fusion.contract import COMBINATIONS, Fused, Fusion, Level, Method,
 OUTPUTS = ("logits", "embedding", "modality_logits")
 CASES: list[tuple[Level, Method, Task]] = [
     *((level, method, "classification") for level, method in COMBINATIONS),
-    *((level, method, "multilabel") for level, method in COMBINATIONS if level == "prediction"),
+    ("prediction", "mean", "multilabel"),  # the others pool as one of these two
+    ("prediction", "stacking", "multilabel"),
 ]
 
 
@@ -88,7 +89,7 @@ def assert_same(session: Session, fusion: Fusion, said: Said, present: Tensor, e
 
 @pytest.mark.parametrize(("level", "method", "task"), CASES)
 def test_the_exported_graph_answers_as_torch(level: Level, method: Method, task: Task) -> None:
-    fusion = make(level, method, task=task)
+    fusion = make(level, method, task=task, blocks=1 if method == "attention" else 2)  # exporting takes long
     session = exported(fusion)
     for rows in (1, 2, 5, 64):
         said = say(rows, seed=rows)
