@@ -7,7 +7,7 @@ classes, each as frequent, whatever any one input shows. So the best that can be
 | inputs | accuracy | why |
 |---|---|---|
 | one alone | 25 % | every class is as likely after it as before |
-| a product of experts, of any number | 25 % | its factors are uniform |
+| a product of experts, of any number | 25 % | its factors, each fitted alone, are uniform |
 | any two together | 50 % | they settle one of the two questions, or whether the answers are equal |
 | all three | 100 % | both questions |
 
