@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from app.bundle.decode import decode_text
 from app.bundle.errors import InputError
-from app.bundle.manifest import MODALITIES, Inputs, Modality, Task, TextInput
+from app.bundle.manifest import MODALITIES, ImageInput, Inputs, Modality, Task, TextInput
 from training.data.cache import Cache, Undecodable, digest_of
 from training.data.check import (
     SPLITS,
@@ -26,7 +26,7 @@ from training.data.check import (
 from training.data.dataset import ABSENT, Dataset, FixedRows, Rows, Split
 from training.data.errors import ManifestUnfit
 from training.data.items import Clips, Images, Items, Texts
-from training.data.manifest import Entry, read_body, read_manifest
+from training.data.manifest import Body, Entry, read_body, read_manifest
 
 _SHOWN: Final = 3  # of what is wrong, in one message
 
@@ -115,39 +115,47 @@ def _items(
     numbers: Mapping[str, Mapping[Modality, _Numbers]],
     cache: Cache,
 ) -> dict[str, Items]:
-    """One cache for all splits of a modality, cut where a split begins: their pictures look alike in kind."""
-    images: list[Images] | None = None
-    texts: list[Texts] | None = None
-    clips: list[Clips] | None = None
+    """Each split's own. Raises ManifestUnfit, after trying all."""
+    read: dict[Modality, _Parts] = {}
     reasons: dict[Modality, dict[str, str]] = {}
     for name in inputs.names:
-        parts = [numbers[split][name] for split in SPLITS]
-        found = {digest: contents.bodies[name][digest] for part in parts for digest in part}
-        ends = np.cumsum([0, *(len(part) for part in parts)])
         try:
-            if not found:
-                continue
-            if name == "text" and inputs.text is not None:
-                texts = [_texts(part, contents, inputs.text) for part in parts]
-                continue
-            assert len(found) == ends[-1], "splits share no image and no recording"
-            if name == "image" and inputs.image is not None:
-                pixels = cache.images(found, inputs.image).pixels
-                images = [Images(pixels[start:end]) for start, end in pairwise(ends)]
-            elif inputs.audio is not None:
-                whole = cache.clips(found, inputs.audio)
-                clips = [_cut(whole, start, end) for start, end in pairwise(ends)]
+            read[name] = _read(name, contents, inputs, [numbers[split][name] for split in SPLITS], cache)
         except Undecodable as error:
             reasons[name] = error.reasons
     refuse(list(undecodable_rows(entries, contents, reasons)))
+
+    def held(name: Modality, at: int) -> Any:
+        parts = read.get(name)
+        return parts[at] if parts and len(parts[at]) else None
+
     return {
-        split: Items(
-            images=images[at] if images and len(images[at]) else None,
-            texts=texts[at] if texts and len(texts[at]) else None,
-            clips=clips[at] if clips and len(clips[at]) else None,
-        )
+        split: Items(images=held("image", at), texts=held("text", at), clips=held("audio", at))
         for at, split in enumerate(SPLITS)
     }
+
+
+_Parts = list[Images] | list[Texts] | list[Clips]  # one for each split
+
+
+def _read(
+    name: Modality, contents: Contents, inputs: Inputs, parts: Sequence[_Numbers], cache: Cache
+) -> _Parts:
+    """Images and recordings of all splits from one cache, cut where a split begins. Raises Undecodable."""
+    bodies = contents.bodies[name]
+    spec = inputs.encoder(name)
+    if isinstance(spec, TextInput):
+        return [_texts(part, bodies, spec) for part in parts]
+    found = {digest: bodies[digest] for part in parts for digest in part}
+    spans = list(pairwise(np.cumsum([0, *(len(part) for part in parts)]).tolist()))
+    assert len(found) == spans[-1][1], "splits share no image and no recording"
+    if not found:
+        return []
+    if isinstance(spec, ImageInput):
+        pixels = cache.images(found, spec).pixels
+        return [Images(pixels[start:end]) for start, end in spans]
+    whole = cache.clips(found, spec)
+    return [_cut(whole, start, end) for start, end in spans]
 
 
 def _cut(whole: Clips, start: int, end: int) -> Clips:
@@ -155,13 +163,13 @@ def _cut(whole: Clips, start: int, end: int) -> Clips:
     return Clips(samples=whole.samples[first:last], bounds=whole.bounds[start : end + 1] - first)
 
 
-def _texts(part: _Numbers, contents: Contents, spec: TextInput) -> Texts:
+def _texts(part: _Numbers, bodies: Mapping[str, Body], spec: TextInput) -> Texts:
     """Raises Undecodable, after trying all."""
     strings: list[str] = []
     reasons: dict[str, str] = {}
     for digest in part:
         try:
-            strings.append(decode_text(read_body(contents.bodies["text"][digest]), spec))
+            strings.append(decode_text(read_body(bodies[digest]), spec))
         except InputError as error:
             reasons[digest] = error.message
     if reasons:

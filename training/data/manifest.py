@@ -197,7 +197,7 @@ def _read_parquet(path: Path) -> Iterator[Mapping[str, Any]]:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=1_000):
                 yield from batch.to_pylist()
-    except pyarrow.lib.ArrowException as error:
+    except (pyarrow.lib.ArrowException, OSError, UnicodeDecodeError) as error:  # by what is broken
         raise ManifestUnreadable(f"{path.name} is not a complete Parquet file. Write it again.") from error
 
 

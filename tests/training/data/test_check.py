@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.training.data.media import INPUTS, png, sound
 from tests.training.data.test_manifest import write
+from training.__main__ import app
 from training.data.check import Findings, check
 from training.data.manifest import Entry, read_manifest
 
@@ -91,18 +93,16 @@ def test_four_faults_are_reported_with_their_rows_through_the_command_line(tmp_p
 def test_a_clean_manifest_exits_0(tmp_path: Path) -> None:
     rows = [{"id": str(at), "text": f"word {at}", "label": "x;y", "split": "train"} for at in range(3)]
     path = write(tmp_path / "rows.csv", rows)
-    command = [sys.executable, "-m", "training", "check", str(path), "--task", "multi-label"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "3 rows: nothing is wrong." in done.stdout
+    result = CliRunner().invoke(app, ["check", str(path), "--task", "multi-label"])
+    assert result.exit_code == 0, result.output
+    assert "3 rows: nothing is wrong." in result.output
 
 
 def test_what_is_not_a_manifest_exits_1_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("id,text,split\n1,a,train\n")
-    command = [sys.executable, "-m", "training", "check", str(tmp_path / "rows.csv")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 1
-    assert done.stderr == "error: rows.csv, row 1: there is no column 'label'. Add it.\n"
+    result = CliRunner().invoke(app, ["check", str(tmp_path / "rows.csv")])
+    assert result.exit_code == 1
+    assert result.output == "error: rows.csv, row 1: there is no column 'label'. Add it.\n"
 
 
 def test_nothing_is_found_in_good_rows() -> None:

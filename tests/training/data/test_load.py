@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from app.bundle.decode import decode_image
-from app.bundle.prepare import prepare_image
-from tests.training.data.media import IMAGE, INPUTS, png, sound
+from app.bundle.decode import decode_audio, decode_image
+from app.bundle.prepare import prepare_audio, prepare_image
+from tests.training.data.media import AUDIO, IMAGE, INPUTS, png, sound
 from tests.training.data.test_manifest import write
 from training.data.cache import Cache
 from training.data.dataset import ABSENT
@@ -103,3 +105,41 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     table = [{"id": "a", "image": "gone.png", "label": "x", "split": "train"}]
     with pytest.raises(ManifestUnfit, match=r"missing file: image: .*gone\.png is not there .row a."):
         load_manifest(write(tmp_path / "rows.csv", table), INPUTS, None, Cache(tmp_path / "cache"))
+
+
+PARTS = st.tuples(st.sampled_from(["train", "validation", "test"]), st.booleans(), st.integers(0, 3))
+
+
+@settings(max_examples=30)
+@given(drawn=st.lists(PARTS, max_size=12))
+def test_every_row_names_its_own_inputs_and_lacks_what_it_lacked(
+    tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[str, bool, int]]
+) -> None:
+    """A row has a recording, a text that others may share, or both; every split has one row at least."""
+    folder = tmp_path_factory.mktemp("rows")
+    table = [
+        {
+            "id": str(at),
+            "text": f"word {word}" if word else None,
+            "audio": sound(at) if heard or not word else None,
+            "label": f"{at % 2}",
+            "split": split,
+        }
+        for at, (split, heard, word) in enumerate(
+            [("train", True, 1), ("train", True, 0), ("validation", True, 0), ("test", True, 2), *drawn]
+        )
+    ]
+    for row in table:  # a text alone may not be in two splits
+        row["text"] = row["text"] and f"{row['text']}{'' if row['audio'] else row['split']}"
+    dataset = load_manifest(write(folder / "rows.parquet", table), INPUTS, None, Cache(folder / "cache"))
+    for name in ("train", "validation", "test"):
+        split = getattr(dataset, name)
+        rows, wanted = split.pairing.rows(0), [row for row in table if row["split"] == name]
+        assert len(rows) == len(wanted)
+        for (image, text, audio), row in zip(rows.items.tolist(), wanted, strict=True):
+            assert image == ABSENT
+            assert (None if text == ABSENT else split.items.texts.strings[text]) == row["text"]
+            assert (audio == ABSENT) == (row["audio"] is None)
+            if row["audio"] is not None:
+                heard = prepare_audio(decode_audio(row["audio"], AUDIO), AUDIO)
+                np.testing.assert_array_equal(split.items.clips[audio], heard)

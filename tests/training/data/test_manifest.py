@@ -154,3 +154,33 @@ def test_any_string_comes_back_as_it_was(
     rows = [{"id": "a", "text": text, "label": label, "split": "train", "lang": lang}]
     [entry] = read_manifest(write(tmp_path_factory.mktemp("any") / "rows.jsonl", rows))
     assert (entry.text, entry.labels, entry.columns) == (text, (label,), {"lang": lang})
+
+
+@given(at=st.integers(0, 10_000), body=st.binary(min_size=1, max_size=30))
+def test_a_damaged_parquet_file_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, at: int, body: bytes
+) -> None:
+    path = write(tmp_path_factory.mktemp("damaged") / "rows.parquet", ROWS)
+    whole = path.read_bytes()
+    at %= len(whole)
+    path.write_bytes(whole[:at] + body + whole[at + len(body) :])
+    try:
+        entries = read_manifest(path)
+    except ManifestUnreadable as error:
+        assert "rows.parquet" in str(error)
+    else:
+        assert all(isinstance(entry, Entry) for entry in entries)
+
+
+@given(body=st.binary(max_size=60), ending=st.sampled_from(["jsonl", "csv", "parquet"]))
+def test_any_bytes_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, body: bytes, ending: str
+) -> None:
+    path = tmp_path_factory.mktemp("any") / f"rows.{ending}"
+    path.write_bytes(b"id,text,label,split\n" + body if ending == "csv" else body)
+    try:
+        entries = read_manifest(path)
+    except ManifestUnreadable as error:
+        assert f"rows.{ending}" in str(error)
+    else:
+        assert all(isinstance(entry, Entry) for entry in entries)
