@@ -25,13 +25,14 @@ from training.data.findings import print_findings
 from training.data.home import Home
 from training.data.manifest import read_manifest
 from training.encoders.contract import EncoderUnfit
-from training.evaluate import evaluate
+from training.evaluate import evaluate, report_of
 from training.export.bundle import bundle_folder, publish
 from training.export.graphs import GraphFrozen, export_graphs
 from training.export.parity import ParityBroken
 from training.fit.distributed import joined_world
 from training.fit.state import forget_states
 from training.fusion.contract import COMBINATIONS
+from training.measure.report import write_report
 from training.progress import decoding, downloads, silent, stages
 from training.recipe import Recipe
 from training.recipes.registry import RECIPES
@@ -91,6 +92,7 @@ def train(
             return
         checkpoint, found = evaluate(trained, recipe, dataset, seed=seed, stage=stage)
         save_checkpoint(out, checkpoint)
+        write_report(report_of(found, recipe, trained), out / "report")
         forget_states(out / "state")
         _publish(recipe, dataset, out, version=version)
     print_metrics(checkpoint.metrics, _console)

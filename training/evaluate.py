@@ -10,6 +10,7 @@ import numpy as np
 
 from app.bundle.manifest import Modality, subset_name
 from training.batch import Stock
+from training.calibrate.conformal import Conformal
 from training.calibrate.model import known_rows
 from training.checkpoint import Checkpoint
 from training.data.dataset import Dataset, Rows
@@ -17,6 +18,7 @@ from training.data.items import Items
 from training.degrade import degraded
 from training.encodings import Encodings, encode, encode_items
 from training.measure.multilabel import MultilabelScore
+from training.measure.report import Report, Training
 from training.measure.robustness import (
     AUDIO_SNR_DB,
     IMAGE_NOISE,
@@ -90,7 +92,7 @@ def evaluate(
         rows=len(rows),
         test=_measured(encodings, rows),
         degraded=_degraded(encodings, rows, items, recipe, tokenize) if recipe.degradation else None,
-        sets=measure_sets(conformal, known_rows(encodings, rows)) if conformal else None,
+        sets=_sets(conformal, encodings, rows) if conformal else None,
         confusion=_confusion(encodings, rows) if is_single else None,
         curves=_curves(encodings, rows, items, recipe, tokenize) if is_single else (),
         slices=_slices(encodings, rows),
@@ -106,6 +108,31 @@ def evaluate(
     return checkpoint, found
 
 
+def report_of(found: Evaluation, recipe: Recipe, trained: Trained) -> Report:
+    """The page that people read."""
+    run = trained.run
+    return Report(
+        title=recipe.about.title,
+        summary=f"{recipe.about.rows} {recipe.about.data}",
+        labels=recipe.labels,
+        provenance={
+            "recipe": recipe.name,
+            "fusion": f"{recipe.fusion.level}/{recipe.fusion.method}",
+            "parameters": run["parameters"],
+            "seed": run["seed"],
+            "training, seconds": run["train_s"],
+            "test rows": found.rows,
+        },
+        by_subset=found.test.by_subset,
+        counter_intuitive=found.test.counter_intuitive,
+        confusion=None if found.confusion is None else np.array(found.confusion),
+        sets=found.sets,
+        robustness=found.curves,
+        slices=found.slices,
+        training=Training(loss=tuple(trained.history.losses)),
+    )
+
+
 def _measured(encodings: Encodings, rows: Rows) -> Measurements:
     names = encodings.model.names
     columns = [at for at, name in enumerate(("image", "text", "audio")) if name in names]
@@ -116,6 +143,14 @@ def _measured(encodings: Encodings, rows: Rows) -> Measurements:
         rows.groups[:, columns],
         modalities=names,
     )
+
+
+def _sets(conformal: Conformal, encodings: Encodings, rows: Rows) -> SetsMeasured | None:
+    """None where all rows of a subset are of one group: nothing says how far its coverage strays."""
+    known = known_rows(encodings, rows)
+    if any(len(np.unique(one.groups)) < 2 for one in known.values()):
+        return None
+    return measure_sets(conformal, known)
 
 
 def _degraded(encodings: Encodings, rows: Rows, items: Items, recipe: Recipe, tokenize: Any) -> Measurements:

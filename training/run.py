@@ -79,7 +79,7 @@ def train(
         "seed": seed,
         "parameters": count_parameters(model),
         "train_s": round(time.monotonic() - started, 1),
-        "epoch_losses": [round(loss, 4) for loss in history.losses],
+        "epochs": history.epochs,
         "modality_temperatures": calibrated.modality_temperatures,
         "data": dataset.provenance,
     }

@@ -24,7 +24,7 @@ from training.export.golden import draw_digit, synthesise
 from training.recipe import Recipe
 from training.recipes.digits import INPUTS, DigitsData, digits, load_digits
 
-TRAIN_IMAGES, TEST_IMAGES, VALIDATION_IMAGES = 160, 40, 40
+TRAIN_IMAGES, TEST_IMAGES, VALIDATION_IMAGES = 160, 120, 40
 SPEAKERS = ("ann", "bob")
 CLIPS_PER_DIGIT = 12  # of each speaker: 0-4 test, 5-9 validation, 10-11 train
 

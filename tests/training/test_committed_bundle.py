@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from training.card import model_card
-from training.golden import draw_digit, golden_inputs
-
 from app.bundle.folder import Bundle, read_bundle
 from app.bundle.sample import RawInputs
 from app.runtime.golden import replay
 from app.runtime.predictor import Predictor
 from app.runtime.session import Device
+from training.export.card import model_card
+from training.export.golden import draw_digit, golden_inputs
 from training.recipes.digits import digits
 from training.report import gain
 

@@ -63,4 +63,4 @@ def test_answers_are_joined_by_what_was_fitted_on_other_rows(
 def test_towers_alone_and_modulation_are_trained_too(recipe: Recipe, dataset: Dataset) -> None:
     schedule = replace(recipe.schedule, tower_epochs=1, modulation=0.5, is_balanced=True, is_bfloat16=True)
     trained = train(replace(recipe, schedule=schedule), dataset, seed=0, stage=silent)
-    assert all(torch.isfinite(weights).all() for weights in trained.model.state_dict().values())
+    assert all(torch.isfinite(weights).all() for weights in trained.model.parameters())

@@ -163,11 +163,11 @@ def _recordings(home: Home, spec: AudioInput, made: Article) -> tuple[Clips, _Pa
     """0-4 of each speaker and digit are the set's test; 5-9 are validation, as in the recipe of digits."""
     spoken = load_fsdd(home, spec, made.recordings, speakers=made.speakers)
     splits = np.select([spoken.indices < 5, spoken.indices < 10], ["test", "validation"], "train")
-    return Clips.of(spoken.clips.samples), _Part(
+    return spoken.clips, _Part(
         splits=splits,
-        labels=spoken.clips.labels,
+        labels=spoken.labels,
         groups=np.arange(len(splits)),
-        columns={"speaker": spoken.clips.speakers},
+        columns={"speaker": spoken.speakers},
     )
 
 

@@ -109,7 +109,7 @@ def load_avt_digits(home: Home, inputs: Inputs, data: AvtDigits | None = None) -
             ),
             pairing=PairedByClass(
                 {
-                    "image": Labelled(labels=labels, groups=np.arange(len(labels))),
+                    "image": Labelled(labels=labels, groups=written_by_hand.groups),
                     "text": written,
                     "audio": heard,
                 }

@@ -23,6 +23,7 @@ _MIRRORS: Final = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
 )
+_STRETCH: Final = 100  # images, see `Handwritten`
 SHA256: Final = {
     "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
     "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
@@ -33,10 +34,16 @@ SHA256: Final = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Handwritten:
-    """Grey: one channel."""
+    """Grey: one channel.
+
+    The published order keeps a writer's images together, and says no more of writers: `groups` are stretches
+    of a hundred, which stand for them. Single images are not independent: the second half of the test images
+    is easier than the first.
+    """
 
     images: Images
     labels: NDArray[np.int64]  # [items]
+    groups: NDArray[np.int64]  # [items]
 
     def split(self, *, held_out: int) -> tuple[Handwritten, Handwritten]:
         """The rest and `held_out` images spread evenly over the set.
@@ -49,7 +56,7 @@ class Handwritten:
         return self._take(rest), self._take(spread)
 
     def _take(self, items: NDArray[np.int64]) -> Handwritten:
-        return Handwritten(Images(self.images.pixels[items]), self.labels[items])
+        return Handwritten(Images(self.images.pixels[items]), self.labels[items], self.groups[items])
 
 
 def sources(sha256: dict[str, str] = SHA256, mirrors: tuple[str, ...] = _MIRRORS) -> dict[str, Source]:
@@ -70,7 +77,11 @@ def load_mnist(home: Home, spec: ImageInput, files: dict[str, Source], *, part: 
     if len(pixels) != len(labels):
         raise DataCorrupt(f"MNIST {part}: {len(pixels)} images but {len(labels)} labels. Fetch it again.")
     prepared = [prepare_image(np.repeat(grey[..., None], 3, axis=2), spec)[..., 0] for grey in pixels]
-    return Handwritten(Images(np.stack(prepared)[..., None]), labels.astype(np.int64))
+    return Handwritten(
+        images=Images(np.stack(prepared)[..., None]),
+        labels=labels.astype(np.int64),
+        groups=np.arange(len(labels)) // _STRETCH,
+    )
 
 
 def read_idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:

@@ -159,8 +159,9 @@ def _coverage(metrics: dict[str, object]) -> list[str]:
     return [
         f"Conformal sets at {100 * coverage['level']:g} % (LAC, a threshold for each subset, fitted on "
         f"validation rows) cover {100 * coverage['mean']['lac']:.1f} % on average over the subsets. Where "
-        "the model is right more often than that, a set may be empty; what is answered holds the most probable "
-        "class too, and covers more (last column). The error is one standard error, counted over groups, in points.",
+        "the model is right more often than that, a set may be empty; what is answered holds the most "
+        "probable class too, and covers more (last column). The error is one standard error, counted over "
+        "groups, in points.",
         _table(("modalities", *SETS_HEADER), coverage_rows(coverage, "lac")),
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,8 @@ class Saving:
 class History:
     """What is known about a run beside its weights."""
 
-    losses: list[float] = field(default_factory=list)  # mean of each epoch
+    losses: list[float] = field(default_factory=list)  # of each step
+    epochs: int = 0
     validation: list[float] = field(default_factory=list)  # after each epoch, where it is looked at
     best: float = float("inf")
     best_epoch: int = 0
@@ -117,15 +118,13 @@ class _Run:
         self._average = _average(model, self._schedule.average)
         self._best: dict[str, Tensor] = {}
         self._done = 0
-        self._epoch_loss = 0.0
         self._saved_s = time.monotonic()
         self.history = History()
 
     @property
     def is_over(self) -> bool:
         patience = self._schedule.patience
-        epochs = len(self.history.losses)
-        is_tired = patience is not None and epochs - self.history.best_epoch > patience
+        is_tired = patience is not None and self.history.epochs - self.history.best_epoch > patience
         return self._done >= self.steps or (is_tired and self.at_epoch_end)
 
     @property
@@ -151,7 +150,7 @@ class _Run:
             self._average.update_parameters(self._model)
         self._done += 1
         value = loss.item()
-        self._epoch_loss += value
+        self.history.losses.append(value)
         report(Step(self._done, self.steps, value, accuracy_of(fused.logits, targets, self._task)))
 
     def _forward(self, draw: Draw) -> tuple[Fused, Tensor]:
@@ -161,8 +160,7 @@ class _Run:
         return fused, draw.targets
 
     def end_epoch(self, validate: Validate | None) -> None:
-        self.history.losses.append(self._epoch_loss / self._draw.steps_per_epoch)
-        self._epoch_loss = 0.0
+        self.history.epochs += 1
         if validate is None or self._schedule.patience is None:
             return
         candidate = self._candidate()
@@ -170,7 +168,7 @@ class _Run:
         self._model.train()
         self.history.validation.append(value)
         if value < self.history.best:
-            self.history.best, self.history.best_epoch = value, len(self.history.losses)
+            self.history.best, self.history.best_epoch = value, self.history.epochs
             self._best = {name: values.clone() for name, values in candidate.state_dict().items()}
 
     def finish(self) -> None:
@@ -211,7 +209,7 @@ class _Run:
         if self._average is not None:
             self._average.load_state_dict(unprefixed("average", state.tensors))
         self._best = unprefixed("best", state.tensors)
-        self._done, self._epoch_loss = state.facts["done"], state.facts["epoch_loss"]
+        self._done = state.facts["done"]
         for group, known in zip(self._optimiser.param_groups, state.facts["groups"], strict=True):
             group |= known | {"betas": tuple(known["betas"])}
         self._cycle.load_state_dict(state.facts["cycle"])
@@ -222,19 +220,12 @@ class _Run:
             {name: value for name, value in group.items() if name != "params"}
             for group in self._optimiser.param_groups
         ]
-        history = {
-            "losses": self.history.losses,
-            "validation": self.history.validation,
-            "best": self.history.best,
-            "best_epoch": self.history.best_epoch,
-        }
         cycle = {name: value for name, value in self._cycle.state_dict().items() if not callable(value)}
         return {
             "done": self._done,
-            "epoch_loss": self._epoch_loss,
             "groups": groups,
             "cycle": cycle,
-            "history": history,
+            "history": asdict(self.history),
         }
 
 

@@ -161,7 +161,7 @@ def _split(name: str, written: Handwritten, spoken: Recordings, *, texts_per_dig
         items=Items(images=written.images, texts=drawn.texts, clips=spoken.clips),
         pairing=PairedByClass(
             {
-                "image": Labelled(written.labels, groups=np.arange(len(written.labels))),
+                "image": Labelled(written.labels, groups=written.groups),
                 "text": Labelled(drawn.labels, groups=string_numbers, columns={"spelling": spelling}),
                 "audio": Labelled(
                     spoken.labels, groups=np.arange(len(spoken.labels)), columns={"speaker": spoken.speakers}

@@ -93,7 +93,7 @@ def test_four_faults_are_reported_with_their_rows_through_the_command_line(tmp_p
 def test_a_clean_manifest_exits_0(tmp_path: Path) -> None:
     rows = [{"id": str(at), "text": f"word {at}", "label": "x;y", "split": "train"} for at in range(3)]
     path = write(tmp_path / "rows.csv", rows)
-    result = CliRunner().invoke(app, ["check", str(path), "--task", "multi-label"])
+    result = CliRunner().invoke(app, ["check", str(path), "--task", "multilabel"])
     assert result.exit_code == 0, result.output
     assert "3 rows: nothing is wrong." in result.output
 

@@ -126,7 +126,7 @@ def test_a_packed_archive_is_downloaded_and_checked_by_its_recordings(
         found = load_fsdd(
             home, INPUTS.audio, archive_source((url + "archive.zip",)), speakers=fake_sets.data.speakers
         )
-    assert len(found.indices) == len(found.clips.samples) == 240
+    assert len(found.indices) == len(found.clips) == 240
 
 
 @pytest.mark.parametrize("kind", ["a page", "damaged"])

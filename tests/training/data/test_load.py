@@ -71,7 +71,7 @@ def test_several_labels_become_columns_of_0_and_1(tmp_path: Path) -> None:
         )
     ]
     path = write(tmp_path / "rows.csv", table)
-    dataset = load_manifest(path, INPUTS, None, Cache(tmp_path / "cache"), task="multi-label")
+    dataset = load_manifest(path, INPUTS, None, Cache(tmp_path / "cache"), task="multilabel")
     targets = dataset.train.pairing.rows(0).targets
     assert targets.dtype == np.float32
     assert targets.tolist() == [[1, 1, 0], [0, 0, 1]]

@@ -67,7 +67,7 @@ def test_an_absent_input_stays_absent(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("ending", "cell"), [("csv", "b; a"), ("jsonl", ["b", "a", "b"]), ("jsonl", "b;a")])
 def test_several_labels(tmp_path: Path, ending: str, cell: object) -> None:
     path = write(tmp_path / f"rows.{ending}", [{"id": "a", "text": "x", "label": cell, "split": "train"}])
-    [entry] = read_manifest(path, task="multi-label")
+    [entry] = read_manifest(path, task="multilabel")
     assert entry.labels == ("b", "a")
 
 
@@ -76,7 +76,7 @@ def test_no_label_applies_is_not_no_label(tmp_path: Path) -> None:
         {"id": "a", "text": "x", "label": [], "split": "train"},
         {"id": "b", "text": "x", "label": None, "split": "train"},
     ]
-    entries = read_manifest(write(tmp_path / "rows.jsonl", rows), task="multi-label")
+    entries = read_manifest(write(tmp_path / "rows.jsonl", rows), task="multilabel")
     assert [entry.labels for entry in entries] == [(), None]
 
 

@@ -20,11 +20,13 @@ SPEC = INPUTS.image
 def test_images_and_labels_are_read_in_order(fake_sets: FakeSets) -> None:
     train = load_mnist(Home(fake_sets.folder), SPEC, fake_sets.data.images, part="train")
     test = load_mnist(Home(fake_sets.folder), SPEC, fake_sets.data.images, part="t10k")
-    assert train.pixels.shape == (TRAIN_IMAGES, 28, 28)
-    assert test.pixels.shape == (TEST_IMAGES, 28, 28)
+    assert train.images.pixels.shape == (TRAIN_IMAGES, 28, 28, 1)
+    assert test.images.pixels.shape == (TEST_IMAGES, 28, 28, 1)
     assert test.labels.tolist() == [row % 10 for row in range(TEST_IMAGES)]
     raw = read_idx(fake_sets.folder / "mnist/t10k-images-idx3-ubyte.gz", dimensions=3)
-    np.testing.assert_array_equal(test.pixels, raw)  # 28 x 28 needs no resize, so nothing may change
+    np.testing.assert_array_equal(
+        test.images.pixels[..., 0], raw
+    )  # 28 x 28 needs no resize, so nothing may change
 
 
 def test_a_file_with_another_checksum_is_refused(fake_sets: FakeSets) -> None:
@@ -60,3 +62,13 @@ def test_the_published_files_are_pinned() -> None:
     for name, source in sources().items():
         assert source.sha256 == SHA256[name]
         assert all(url.startswith("https://") and url.endswith(name) for url in source.mirrors)
+
+
+def test_held_out_images_are_spread_over_the_set_and_keep_their_stretch(fake_sets: FakeSets) -> None:
+    whole = load_mnist(Home(fake_sets.folder), SPEC, fake_sets.data.images, part="train")
+    rest, held_out = whole.split(held_out=40)
+    assert (len(rest.labels), len(held_out.labels)) == (TRAIN_IMAGES - 40, 40)
+    both = np.concatenate([rest.images.pixels, held_out.images.pixels]).reshape(TRAIN_IMAGES, -1)
+    assert sorted(map(bytes, both)) == sorted(map(bytes, whole.images.pixels.reshape(TRAIN_IMAGES, -1)))
+    assert held_out.groups.tolist() == sorted(held_out.groups.tolist())
+    assert set(held_out.groups.tolist()) == {0, 1}

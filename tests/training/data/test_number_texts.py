@@ -54,16 +54,18 @@ def test_held_out_misspellings_never_occur_in_training_texts() -> None:
     slips = misspellings(number_words())
     held_out = slips["validation"].keys() | slips["test"].keys()
     train = draw_texts(MIX, split="train", per_class=400, seed=1)
-    assert not {surface(text) for text in train.strings} & held_out
+    assert not {surface(text) for text in train.texts.strings} & held_out
     test = draw_texts(TextMix(signs=0.1, carriers=0.2, misspelt=0.3), split="test", per_class=100, seed=1)
-    misspelt = {surface(text) for text, flag in zip(test.strings, test.is_misspelt, strict=True) if flag}
+    misspelt = {
+        surface(text) for text, flag in zip(test.texts.strings, test.is_misspelt, strict=True) if flag
+    }
     assert misspelt
     assert misspelt <= slips["test"].keys()
 
 
 def test_texts_are_drawn_again_the_same() -> None:
     one, other = (draw_texts(MIX, split="train", per_class=30, seed=5) for _ in range(2))
-    assert one.strings == other.strings
+    assert one.texts.strings == other.texts.strings
     assert one.labels.tolist() == [digit for digit in range(10) for _ in range(30)]
 
 
