@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -16,6 +17,8 @@ from rich.console import Console
 from app.bundle.manifest import Task
 from app.runtime.errors import RuntimeFault
 from training.checkpoint import CheckpointInvalid, load_checkpoint, save_checkpoint
+from training.choose import choose as choose_among
+from training.choose import judge
 from training.data.cache import Cache
 from training.data.check import ANY_INPUTS
 from training.data.check import check as check_entries
@@ -36,7 +39,7 @@ from training.measure.report import write_report
 from training.progress import decoding, downloads, silent, stages
 from training.recipe import Recipe
 from training.recipes.registry import RECIPES
-from training.report import print_metrics
+from training.report import print_choice, print_metrics
 from training.run import Where
 from training.run import train as train_recipe
 
@@ -112,6 +115,34 @@ def export(
     recipe = _recipe(name, fusion)
     with _refusing():
         _publish(recipe, _load(recipe, data, cache), out, version=version)
+
+
+@app.command()
+def choose(
+    name: _Name,
+    out: _Out,
+    among: Annotated[
+        str, typer.Option(help="LEVEL/METHOD, separated by commas; the first stands unless one is better.")
+    ],
+    data: _Data = None,
+    cache: _Cache = Path("data"),
+    seed: _Seed = 0,
+    device: _Device = "auto",
+) -> None:
+    """Train a recipe with several fusions; say which is best on validation rows, and why in OUT/choice.json."""
+    recipes = [_recipe(name, fusion) for fusion in among.split(",")]
+    with _refusing():
+        dataset = _load(recipes[0], data, cache)
+        judged = []
+        for recipe in recipes:
+            folder = out / "state" / f"{recipe.fusion.level}-{recipe.fusion.method}"
+            where = Where(device=_device(device), state_folder=folder)
+            _console.print(f"[bold]{recipe.fusion.level}/{recipe.fusion.method}[/bold]")
+            trained = train_recipe(recipe, dataset, seed=seed, stage=stages(_console), where=where)
+            judged.append(judge(trained, recipe, dataset))
+    choice = choose_among(judged)
+    (out / "choice.json").write_text(json.dumps(asdict(choice), indent=1) + "\n")
+    print_choice(choice, _console)
 
 
 @app.command()

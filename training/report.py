@@ -7,6 +7,8 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from training.choose import Choice
+
 SCORE_HEADER: Final = ("accuracy", "95 % interval", "macro F1", "NLL", "ECE")
 LABELS_HEADER: Final = ("micro F1", "95 % interval", "macro F1", "NLL", "ECE")
 SETS_HEADER: Final = ("covered", "error", "mean size", "groups", "covered with the top class")
@@ -70,6 +72,18 @@ def print_metrics(metrics: dict[str, Any], console: Console) -> None:
     spoiled = " degraded" if metrics["degraded"] is not None else ""
     points = gain(metrics["degraded"] or metrics["test"])
     console.print(f"On{spoiled} test rows all modalities beat the best single one by {points:.1f} points.")
+
+
+def print_choice(choice: Choice, console: Console) -> None:
+    rows: Rows = []
+    for name, nll in choice.nll.items():
+        against = choice.against_first.get(name)
+        interval = against.nll.measured.interval if against else None
+        less = f"{interval[0]:+.4f} to {interval[1]:+.4f}" if interval else ""
+        rows.append((name, f"{nll:.4f}", less, percent(choice.accuracy[name])))
+    header = ("fusion", "NLL", "less the first's, 95 %", "accuracy")
+    _print(console, header, rows, title="Validation rows, mean over the subsets of modalities")
+    console.print(f"Chosen: {choice.chosen}.")
 
 
 def _print(console: Console, header: tuple[str, ...], rows: Rows, *, title: str | None = None) -> None:
