@@ -86,6 +86,18 @@ class Stock:
         return padded(self._clips, items, least=self._min_samples)
 
 
+class Said(Stock):
+    """Instead of items, what trained encoders said of them: float32 [items, ...] of each modality."""
+
+    def __init__(self, said: dict[Modality, Tensor]) -> None:
+        self.names = tuple(said)
+        self._said = said
+
+    def gather(self, modality: Modality, items: NDArray[np.int64], change: Change | None = None) -> Arrays:
+        raw: Arrays = (self._said[modality][torch.from_numpy(items)],)
+        return change(raw) if change and len(items) else raw
+
+
 def padded(clips: Clips, items: NDArray[np.int64], *, least: int) -> tuple[Tensor, Tensor]:
     """float32 [rows, samples], silence after the end of each, and int32 [rows] lengths."""
     length = np.maximum(clips.lengths[items], least).astype(np.int32)

@@ -6,6 +6,14 @@ from collections.abc import Callable
 from typing import Final
 
 from training.recipe import Recipe
+from training.recipes.article import article
+from training.recipes.avt_digits import avt_digits
 from training.recipes.digits import digits
+from training.recipes.xor import xor
 
-RECIPES: Final[dict[str, Callable[[], Recipe]]] = {"digits": digits}
+RECIPES: Final[dict[str, Callable[[], Recipe]]] = {
+    "digits": digits,
+    "avt_digits": avt_digits,
+    "article": article,
+    "xor": xor,
+}
