@@ -174,13 +174,14 @@ class Bench:
 
 
 def read_cells(path: Path) -> list[Cell]:
-    """Of a run that was stopped, too: a last line that was cut is left out."""
+    """Of a run that was stopped, too: a last line that was cut is removed."""
     if not path.exists():
         return []
-    whole = [
-        line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")
-    ]
-    return [Cell(**json.loads(line)) for line in whole]
+    told = path.read_text(encoding="utf-8")
+    whole = told[: told.rfind("\n") + 1]
+    if whole != told:
+        path.write_text(whole, encoding="utf-8")
+    return [Cell(**json.loads(line)) for line in whole.splitlines()]
 
 
 def table_of(cells: Sequence[Cell]) -> str:
