@@ -7,7 +7,7 @@ from training.data.cache import Cache
 from training.data.dataset import Dataset
 from training.data.fsdd import COMMIT
 from training.data.home import Home
-from training.encoders.specs import MelAudio, NgramText, PlainImage
+from training.encoders.specs import ConvText, MelAudio, PlainImage
 from training.fusion.contract import FusionSpec
 from training.recipe import About, AudioAugmentation, Augmentation, Recipe, Schedule, TextAugmentation
 from training.recipes.digits import INPUTS
@@ -22,14 +22,14 @@ def avt_digits() -> Recipe:
         load=load,
         encoders={
             "image": PlainImage(channels=(12, 24, 32, 48), width=64),
-            "text": NgramText(buckets=2**13, channels=64, hidden=64, width=64, dropout=0.4),
+            "text": ConvText(channels=64, width=64),
             "audio": MelAudio(channels=(16, 40, 64, 80), bands=40, width=96, mask_bands=6, mask_frames=10),
         },
         # Rows are paired by digit: given the digit the modalities are independent, and nothing can be better
         # than the product of calibrated experts.
         fusion=FusionSpec(level="prediction", method="multiply", width=64, embedding=64),
         schedule=Schedule(
-            epochs=8,
+            epochs=6,
             batch_size=256,
             learning_rate=4e-3,
             weight_decay=0.05,
@@ -39,7 +39,7 @@ def avt_digits() -> Recipe:
             is_bfloat16=True,
         ),
         augmentation=Augmentation(
-            text=TextAugmentation(hide=0.15),
+            text=TextAugmentation(hide=0.2),
             audio=AudioAugmentation(window_s=0.75, speed=0.1, gain_db=6),
         ),
         is_by_sound=True,
