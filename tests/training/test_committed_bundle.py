@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+
 from app.bundle.folder import Bundle, read_bundle
 from app.bundle.sample import RawInputs
 from app.runtime.golden import replay

@@ -21,7 +21,7 @@ from training.encoders.specs import DescribedImage
 
 _ORIENTATIONS: Final = 9
 _SHADES: Final = 4  # of each channel, in the histogram of colours
-_COARSEST: Final = 32  # pixels of a cell of the coarsest grid: sides are multiples of it
+_LEAST: Final = 32  # pixels of a side: two cells of the coarsest grid
 _PAPER: Final = 0.04  # ink below this is paper
 
 
@@ -30,10 +30,10 @@ class DescribedImageEncoder(Encoder):
 
     def __init__(self, spec: DescribedImage, image: ImageInput) -> None:
         super().__init__(width=spec.width, tokens=1)
-        if image.height % _COARSEST or image.width % _COARSEST:
+        if min(image.height, image.width) < _LEAST:
             raise EncoderUnfit(
-                f"the picture is {image.height} by {image.width}; its descriptors need sides that are "
-                f"multiples of {_COARSEST}. Change 'height' and 'width'."
+                f"the picture is {image.height} by {image.width} pixels; its descriptors need {_LEAST} at "
+                "least. Raise 'height' and 'width'."
             )
         self.describe = Descriptors()
         found = self.describe(torch.zeros(1, 3, image.height, image.width)).shape[1]
@@ -106,7 +106,7 @@ class Descriptors(nn.Module):
         return turned.clamp(min=0) ** 3 * power.sqrt()
 
     def colours(self, half: Tensor) -> list[Tensor]:
-        """Shares of 64 colours in the whole and in its quarters; a pixel counts for its two nearest shades."""
+        """Shares of 64 colours, in the whole and in quarters; a pixel counts for its two nearest shades."""
         red, green, blue = (
             (1 - (half[:, at : at + 1] - self.shades).abs() * (_SHADES - 1)).clamp(min=0) for at in range(3)
         )

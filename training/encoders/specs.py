@@ -7,6 +7,7 @@ encoder reads (sizes, rates, the id that pads) is not here but in `app.bundle.ma
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 # --- image: `tokens` are the cells of a square grid, row by row: 1, 4, 9, 16 … -------------------
 
@@ -41,6 +42,7 @@ class ResidualImage:
 class DescribedImage:
     """Gradients and colours counted, then one dense layer: for sets of about a thousand pictures."""
 
+    tokens: ClassVar[int] = 1  # the whole
     width: int
     dropout: float = 0.5
     hide: float = 0.3  # share of descriptors that are not heard in training
@@ -87,11 +89,13 @@ class NgramText:
 
     buckets: int  # rows of the table that all orders share
     channels: int
-    hidden: int
+    hidden: int  # 0: no layer between the mean and what is said
     width: int
     tokens: int = 1
     orders: tuple[int, ...] = (1, 2, 3)  # lengths of n-grams, in tokens
     dropout: float = 0.1
+    has_ends: bool = False  # a mark stands before the first token and after the last: what words begin with
+    is_rooted: bool = False  # the sum is divided by the root of the count: it learns faster from short texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +130,9 @@ class MelAudio:
 
 @dataclass(frozen=True, slots=True)
 class StatisticAudio:
-    """Moments of a log-mel spectrogram, then one dense layer: for few speakers, or where sound says little."""
+    """Moments of a log-mel spectrogram, then one dense layer: for sets of few speakers."""
 
+    tokens: ClassVar[int] = 1  # the whole
     bands: int
     width: int
     hop_s: float = 0.020

@@ -23,7 +23,8 @@ class StatisticAudioEncoder(Encoder):
         super().__init__(width=spec.width, tokens=1)
         self.parts, self.rate_hz = spec.parts, audio.sample_rate
         self.picture = LogMel(rate_hz=audio.sample_rate, bands=spec.bands, hop_s=spec.hop_s)
-        found = 1 + spec.bands * (4 + 2 * spec.parts)
+        places = 1 + spec.parts if spec.parts > 1 else 1  # the whole, and its parts where it has several
+        found = 1 + spec.bands * (2 * places + 2)
         self.even = BatchNorm1d(found, eps=1e-3)
         self.out = nn.Sequential(
             nn.Dropout(spec.hide),
@@ -49,8 +50,7 @@ class StatisticAudioEncoder(Encoder):
         # A change is between two frames of the row; its frame is the later one.
         both = (valid[:, 1:] & valid[:, :-1]).unsqueeze(1)
         change = masked_mean((x[:, 1:] - x[:, :-1]).square(), both)
-        peaks = masked_peak(x, chosen[:, 1:] if self.parts > 1 else chosen)
-        told = torch.cat([means, _root(spread), _root(change), peaks, masked_peak(x, whole)], dim=1)
+        told = torch.cat([means, masked_peak(x, chosen), _root(spread), _root(change)], dim=1)
         seconds = audio_length.unsqueeze(1).float() / self.rate_hz
         return torch.cat([seconds.log(), told.flatten(1)], dim=1)
 

@@ -11,7 +11,7 @@ from training.data.home import Home
 from training.data.picturewords import LABELS, load_picturewords
 from training.encoders.specs import DescribedImage, NgramText, StatisticAudio
 from training.fusion.contract import FusionSpec
-from training.recipe import About, Augmentation, ImageAugmentation, Recipe, Schedule, TextAugmentation
+from training.recipe import About, Augmentation, ImageAugmentation, Recipe, Schedule
 
 INPUTS: Final = Inputs(
     image=ImageInput(
@@ -53,7 +53,14 @@ def picturewords() -> Recipe:
         encoders={
             "image": DescribedImage(width=256),
             "text": NgramText(
-                buckets=32_768, channels=32, hidden=64, width=64, orders=(1, 2, 3, 4, 5), dropout=0.3
+                buckets=32_768,
+                channels=32,
+                hidden=0,
+                width=64,
+                orders=(1, 2, 3, 4, 5),
+                dropout=0.5,
+                has_ends=True,
+                is_rooted=True,
             ),
             "audio": StatisticAudio(bands=48, width=128, dropout=0.6),
         },
@@ -61,15 +68,15 @@ def picturewords() -> Recipe:
         schedule=Schedule(
             epochs=12,
             batch_size=128,
-            learning_rate=3e-3,
-            weight_decay=0.05,
+            learning_rate=4e-3,
+            weight_decay=0.02,
             label_smoothing=0.1,
             drop_modality=0.3,
+            average=0.99,
             threads=2,
         ),
         augmentation=Augmentation(
             image=ImageAugmentation(degrees=11, shift=0.06, scale=0.2, flip=0.5, colour=0.15),
-            text=TextAugmentation(hide=0.0),
         ),
         about=About(
             title="PictureWords: picture, name and voice",
