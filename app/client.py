@@ -507,7 +507,7 @@ def _name(file: Path | IO[bytes]) -> str:
 def _image(value: Any) -> _Content:
     if hasattr(value, "save") and hasattr(value, "mode"):
         return _png_of_picture(value)
-    if hasattr(value, "shape"):
+    if hasattr(value, "shape") and not isinstance(value, memoryview):
         return _png_of_array(value)
     return _file(
         value, "An image is a path, bytes, a file open in mode 'rb', a Pillow image or a uint8 array."
