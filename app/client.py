@@ -42,7 +42,17 @@ import time
 import uuid
 import zlib
 from array import array
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -416,7 +426,10 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What a client did so far: calls, retries, and retries that its budget refused."""
+    """What a client did so far: calls, retries, and retries that its budget refused.
+
+    A group of a stream's rows counts as a call, a probe does not.
+    """
 
     calls: int = 0
     retries: int = 0
@@ -525,6 +538,12 @@ def _text(value: Any) -> bytes:
     if not isinstance(value, str):
         raise TypeError(f"A text is a str, not {type(value).__name__}.")
     return value.encode(errors="surrogatepass")  # the server refuses it as it refuses any other bad text
+
+
+def _id(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"An id is a str, not {type(value).__name__}.")
+    return value
 
 
 def _file(value: Any, otherwise: str) -> _Content:
@@ -654,13 +673,25 @@ def _media(image: Any, text: Any, audio: Any) -> list[tuple[str, _Content]]:
     return [(name, prepare(value)) for name, value, prepare in prepared if value is not None]
 
 
+def _is_at_hand(*media: Any) -> bool:
+    """Whether to prepare them takes neither a file nor time."""
+    return all(one is None or isinstance(one, bytes) for one in media)
+
+
+async def _media_off_loop(image: Any, text: Any, audio: Any) -> list[tuple[str, _Content]]:
+    """The same, in a thread if it takes long."""
+    if _is_at_hand(image, audio):
+        return _media(image, text, audio)
+    return await asyncio.to_thread(_media, image, text, audio)
+
+
 def _row_parts(rows: Iterable[Row]) -> list[tuple[str, _Content]]:
     """Rows as parts of a form. One that holds nothing still has a place: it is an error of its own."""
     parts: list[tuple[str, _Content]] = []
     for index, row in enumerate(rows):
         media = _media(row.image, row.text, row.audio)
         if row.id is not None or not media:
-            media.append(("id", _text(row.id or "")))
+            media.append(("id", _id(row.id or "").encode()))
         parts += [(f"rows[{index}].{name}", content) for name, content in media]
     return parts
 
@@ -682,7 +713,7 @@ def _line(index: int, row: Row) -> _Line:
         _text(row.text)
         said["text"] = row.text
     if row.id is not None:
-        said["id"] = row.id
+        said["id"] = _id(row.id)
     return _Line(index, row.id, json.dumps(said).encode() + b"\n")
 
 
@@ -793,8 +824,8 @@ class _Timeouts(dict[str, float]):
     """What is left of the time at each moment when the transport asks; connecting has a bound of its own."""
 
     def __init__(self, deadline: _Deadline) -> None:
-        super().__init__(connect=0, read=0, write=0, pool=0)
         self._deadline = deadline
+        super().__init__({name: self.get(name) for name in ("connect", "read", "write", "pool")})
 
     def get(self, name: str, default: Any = None) -> Any:  # noqa: ARG002 - a dict's
         left_s = max(self._deadline.left_s, 0.001)
@@ -1268,7 +1299,8 @@ class _Flow:
                 row = await anext(source)
             except StopAsyncIteration:
                 return
-            self.put(await asyncio.to_thread(_lined, index, row))
+            is_at_hand = _is_at_hand(row.image, row.audio)
+            self.put(_lined(index, row) if is_at_hand else await asyncio.to_thread(_lined, index, row))
             index += 1
 
 
@@ -1395,7 +1427,7 @@ class Client:
         cache: bool = False,
         deadline_s: float | None = None,
         connections: int = 4,
-    ) -> Iterator[RowAnswer]:
+    ) -> Generator[RowAnswer, None, None]:
         """Predict for any number of rows: answers as they are done, so not always in order.
 
         Rows are taken from `rows` in the caller's thread, and only as far ahead of the answers that were
@@ -1494,8 +1526,8 @@ class Client:
     def _opened(self, ask: _Ask[T], tries: _Tries) -> Iterator[tuple[httpx.Response, _Reply]]:
         """An answer of which the body is still to be read."""
         deadline = tries.deadline
-        deadline.check()
         with _connected(ask.request_id, deadline):
+            deadline.check()
             content = None if ask.body is None else _in_time(ask.body.chunks(), deadline)
             with self._http.stream(
                 ask.method,
@@ -1509,7 +1541,7 @@ class Client:
 
     def _stream(
         self, rows: Iterator[Row], query: Mapping[str, str], time_s: float, connections: int
-    ) -> Iterator[RowAnswer]:
+    ) -> Generator[RowAnswer, None, None]:
         gathered, said = _Gathered(), _Said()
         lined = (_lined(index, row) for index, row in enumerate(rows))
         is_at_end, sending = False, 0
@@ -1633,7 +1665,7 @@ class AsyncClient:
         (await client.predict(image="cat.jpg")).label
         """
         fields = _fields(model=model, version=version, cache=cache, top_k=top_k)
-        media = await asyncio.to_thread(_media, image, text, audio)
+        media = await _media_off_loop(image, text, audio)
         return await self._call(
             self._settings.one_row(
                 "/v1/predict", _prediction, media, fields, priority=priority, deadline_s=deadline_s
@@ -1671,7 +1703,7 @@ class AsyncClient:
         cache: bool = False,
         deadline_s: float | None = None,
         connections: int = 4,
-    ) -> AsyncIterator[RowAnswer]:
+    ) -> AsyncGenerator[RowAnswer, None]:
         """As Client.stream; `rows` may be asynchronous, and an answer does not wait for the next row.
 
         To leave early, close it: `async with contextlib.aclosing(client.stream(rows)) as answers`.
@@ -1725,7 +1757,7 @@ class AsyncClient:
         numpy.asarray((await client.embed(text="a cat")).vector)
         """
         fields = _fields(model=model, version=version, cache=cache, encoding="base64")
-        media = await asyncio.to_thread(_media, image, text, audio)
+        media = await _media_off_loop(image, text, audio)
         return await self._call(
             self._settings.one_row(
                 "/v1/embed", _embedding, media, fields, priority=priority, deadline_s=deadline_s
@@ -1793,8 +1825,8 @@ class AsyncClient:
     async def _opened(self, ask: _Ask[T], tries: _Tries) -> AsyncIterator[tuple[httpx.Response, _Reply]]:
         """An answer of which the body is still to be read."""
         deadline = tries.deadline
-        deadline.check()
         with _connected(ask.request_id, deadline):
+            deadline.check()
             try:
                 async with (
                     asyncio.timeout(deadline.left_s),

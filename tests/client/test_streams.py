@@ -80,6 +80,8 @@ def test_what_is_wrong_for_all_rows_is_raised(server: Server, ask: Any) -> None:
         ask(server.url, [Row(text="a")], model="none")
     with pytest.raises(TypeError, match="A text is a str"):
         ask(server.url, [Row(text=7)])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="An id is a str"):
+        ask(server.url, [Row(text="a", id=7)])  # type: ignore[arg-type]
     assert ask(server.url, []) == []
 
 
@@ -97,7 +99,7 @@ def test_rows_are_read_no_faster_than_answers_are_taken(server: Server) -> None:
         for taken in range(1, 200):
             assert next(answers).error is None
             assert read - taken < 4 * 32
-        answers.close()  # type: ignore[attr-defined]
+        answers.close()
         assert client.predict(text="a").label, "who stops early has a client that works"
 
 
@@ -207,6 +209,22 @@ def test_a_server_that_is_gone_is_raised(ask: Any) -> None:
         ask(server.url, TWO)
     with scripted(ndjson(line(5))) as server, pytest.raises(api.UnreadableAnswer):
         ask(server.url, TWO)
+
+
+def test_a_server_that_is_killed_and_comes_back_costs_no_row(models_dir: Path) -> None:
+    rows = [Row(text=f"row {place}", id=str(place)) for place in range(400)]
+    patient = Retries(most=1000, burst=1000, base_s=0.05, cap_s=0.2)
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(serving(models_dir))
+        client = stack.enter_context(Client(first.url, retries=patient, deadline_s=60))
+        answers = client.stream(iter(rows))
+        found = [next(answers) for _ in range(100)]
+        first.process.kill()
+        first.process.wait()
+        stack.enter_context(serving(models_dir, port=first.port))
+        found += answers
+    assert Counter(answer.id for answer in found) == Counter(row.id for row in rows)
+    assert max(answer.result().retries for answer in found) > 0
 
 
 def test_time_that_is_over_is_the_rows_own(models_dir: Path) -> None:
