@@ -1181,8 +1181,10 @@ class _Gathered:
         self._bytes += len(line.body)
 
     def take(self) -> tuple[_Line, ...]:
-        taken, self._lines, self._bytes = tuple(self._lines), [], 0
-        return taken
+        """The next group. The first ones have one row: before any larger one, it is known how long answers are."""
+        taken, self._lines = self._lines[: self._most_rows], self._lines[self._most_rows :]
+        self._bytes = sum(len(line.body) for line in self._lines)
+        return tuple(taken)
 
     def heed(self, answer_bytes: int) -> None:
         """The longer the answers, the fewer rows at a time."""

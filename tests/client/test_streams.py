@@ -254,18 +254,33 @@ def test_groups_hold_every_row_once_and_no_more_than_they_may(sizes: list[tuple[
             assert sum(len(one.body) for one in group[:-1]) < 256 * 1024
             taken += group
             gathered.heed(answer_bytes)
-    taken += gathered.take()
+    while gathered:
+        taken += gathered.take()
     assert [one.index for one in taken] == list(range(len(sizes)))
 
 
 def test_long_answers_make_small_groups() -> None:
+    """Also of rows that were gathered before the first answer came."""
     gathered = _Gathered()
+    for index in range(5):
+        gathered.add(_Line(index, None, b""))
     gathered.heed(30_000)
     gathered.heed(10)
-    gathered.add(_Line(0, None, b""))
-    assert not gathered.is_full
-    gathered.add(_Line(1, None, b""))
-    assert gathered.is_full
+    sizes = []
+    while gathered:
+        assert gathered.is_full == (len(sizes) < 2)
+        sizes.append(len(gathered.take()))
+    assert sizes == [2, 2, 1]
+
+
+@BOTH
+def test_no_large_group_is_sent_before_the_first_answer(ask: Any) -> None:
+    """Whose length tells how many rows at a time are safe."""
+    long = ndjson(line(0, mood="x" * 40_000))
+    with scripted(long) as server:
+        answers = ask(server.url, [Row(text=str(place)) for place in range(40)])
+        assert {len(one.body.splitlines()) for one in server.asked} == {1}
+    assert len(answers) == 40
 
 
 @BOTH
