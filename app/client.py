@@ -1181,7 +1181,7 @@ class _Gathered:
         self._bytes += len(line.body)
 
     def take(self) -> tuple[_Line, ...]:
-        """The next group. The first ones have one row: before any larger one, it is known how long answers are."""
+        """The next group. The first ones have one row: how long answers are is known before larger ones."""
         taken, self._lines = self._lines[: self._most_rows], self._lines[self._most_rows :]
         self._bytes = sum(len(line.body) for line in self._lines)
         return tuple(taken)
