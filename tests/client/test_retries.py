@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app import client as api
@@ -60,6 +60,7 @@ def test_retries_never_exceed_their_share(fails: list[int], share: float, burst:
     assert (budget.statistics.calls, budget.statistics.retries) == (len(fails), made)
 
 
+@example(1 / 3, 0.1, None)
 @given(st.floats(0, 1), st.floats(0.1, 60), st.one_of(st.none(), st.floats(0, 30)))
 def test_no_wait_goes_beyond_the_deadline_or_ends_before_it_was_asked_to(
     chance: float, left_s: float, after_s: float | None
@@ -76,7 +77,7 @@ def test_no_wait_goes_beyond_the_deadline_or_ends_before_it_was_asked_to(
         ceiling_s = min(5.0, 0.1 * 2**number)
         assert (after_s or 0) <= wait_s <= (after_s or 0) + ceiling_s
         clock.now_s += wait_s
-        assert clock.now_s < left_s
+        assert clock.now_s <= left_s  # the sum may round up to it
         assert tries.retries == number + 1 <= 10
 
 
