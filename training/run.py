@@ -17,7 +17,6 @@ from training.batch import Stock
 from training.calibrate.model import Calibrated, calibrate, settle
 from training.checkpoint import vocabulary_size
 from training.data.dataset import Dataset, Rows, Split
-from training.encoders.pretrained import pretrained_tokenizer
 from training.encoders.specs import PretrainedText
 from training.encodings import Encodings, encode, presence_of, rows_with
 from training.fit.chance import make_repeatable, seed_of
@@ -92,6 +91,9 @@ def tokenizer_of(recipe: Recipe, dataset: Dataset) -> bytes | None:
         return None
     spec = recipe.encoders["text"]
     if isinstance(spec, PretrainedText):
+        # Importing transformers takes seconds, and most recipes need none of it.
+        from training.encoders.pretrained import pretrained_tokenizer
+
         return pretrained_tokenizer(spec.source, revision=spec.revision)[0]
     texts = dataset.train.items.texts
     assert texts is not None, "a recipe that reads texts has some to learn from"
