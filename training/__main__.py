@@ -14,7 +14,7 @@ import torch
 import typer
 from rich.console import Console
 
-from app.bundle.manifest import Task
+from app.bundle.manifest import MODALITIES, Modality, Task
 from app.runtime.errors import RuntimeFault
 from training.checkpoint import CheckpointInvalid, load_checkpoint, save_checkpoint
 from training.choose import choose as choose_among
@@ -34,11 +34,11 @@ from training.export.graphs import GraphFrozen, export_graphs
 from training.export.parity import ParityBroken
 from training.fit.distributed import joined_world
 from training.fit.state import forget_states
-from training.fusion.contract import COMBINATIONS
 from training.measure.report import write_report
-from training.progress import decoding, downloads, silent, stages
+from training.progress import decoding, downloads, stages
 from training.recipe import Recipe
-from training.recipes.registry import RECIPES
+from training.recipes.finetune import FINETUNE, OwnRows
+from training.recipes.wanted import NAMES, RecipeUnfit, Wanted, load_wanted, save_wanted
 from training.report import print_choice, print_metrics
 from training.run import Where
 from training.run import train as train_recipe
@@ -52,7 +52,7 @@ app = typer.Typer(
 )
 _console = Console()
 
-_Name = Annotated[str, typer.Argument(help=f"One of: {', '.join(RECIPES)}.")]
+_Name = Annotated[str, typer.Argument(help=f"One of: {', '.join(NAMES)}.")]
 _Out = Annotated[Path, typer.Option(help="Folder for the checkpoint, the report and the bundle.")]
 _Data = Annotated[
     Path | None, typer.Option(help="Folder with the data sets; without it they are downloaded.")
@@ -63,6 +63,25 @@ _Seed = Annotated[int, typer.Option(min=0, help="One seed, one result, on the sa
 _Fusion = Annotated[
     str | None, typer.Option(help="LEVEL/METHOD instead of the recipe's own, such as model/low_rank.")
 ]
+_Manifest = Annotated[
+    Path | None, typer.Option(help=f"{FINETUNE}: the table of rows, JSONL, CSV or Parquet.")
+]
+_Encoder = Annotated[
+    list[str] | None,
+    typer.Option(
+        help=f"{FINETUNE}: MODALITY=ENCODER for each modality that is read: an id of the Hugging Face hub "
+        "(ID@COMMIT for one commit), a folder, or residual, plain; ngrams, convolution, transformer; mel."
+    ),
+]
+_Tune = Annotated[
+    str | None,
+    typer.Option(help=f"{FINETUNE}: modalities whose pretrained weights learn, too, separated by commas."),
+]
+_Task = Annotated[Task, typer.Option(help=f"{FINETUNE}: one label for each row, or any number.")]
+_Called = Annotated[str | None, typer.Option("--name", help=f"{FINETUNE}: name of the bundle.")]
+_Epochs = Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's own.")]
+_BatchSize = Annotated[int | None, typer.Option(min=2, help="Instead of the recipe's own.")]
+_LearningRate = Annotated[float | None, typer.Option(min=0, help="Instead of the recipe's own.")]
 _Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
 
 
@@ -75,6 +94,14 @@ def train(
     seed: _Seed = 0,
     version: _Version = 1,
     fusion: _Fusion = None,
+    epochs: _Epochs = None,
+    batch_size: _BatchSize = None,
+    learning_rate: _LearningRate = None,
+    manifest: _Manifest = None,
+    encoder: _Encoder = None,
+    tune: _Tune = None,
+    task: _Task = "classification",
+    called: _Called = None,
     device: _Device = "auto",
 ) -> None:
     """Train a recipe, print what it is worth, and publish a verified bundle under OUT/bundle.
@@ -82,19 +109,31 @@ def train(
     A run that was interrupted goes on where it was when the same command is given again. Under torchrun the
     processes share every batch.
     """
-    recipe, started = _recipe(name, fusion), time.monotonic()
-    destination = bundle_folder(out, recipe, number=version)
-    with _refusing(), joined_world() as world:
-        if destination.exists():
-            raise FileExistsError(f"{destination} exists. Choose another --version or --out.")
-        dataset = _load(recipe, data, cache)
-        where = Where(device=_device(device), world=world, state_folder=out / "state")
-        stage = stages(_console) if world.is_first else silent
-        trained = train_recipe(recipe, dataset, seed=seed, stage=stage, where=where)
+    started = time.monotonic()
+    wanted = Wanted(
+        recipe=name,
+        fusion=fusion,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        own_rows=_own_rows(manifest, encoder or [], tune, task, called),
+    )
+    with _refusing():
+        with joined_world() as world:
+            console = _console if world.is_first else Console(quiet=True)
+            with world.first_ahead():  # it downloads and decodes; the others find it done
+                recipe = wanted.make()
+                destination = bundle_folder(out, recipe, number=version)
+                if destination.exists():
+                    raise FileExistsError(f"{destination} exists. Choose another --version or --out.")
+                dataset = _load(recipe, data, cache, console)
+            where = Where(device=_device(device), world=world, state_folder=out / "state")
+            trained = train_recipe(recipe, dataset, seed=seed, stage=stages(console), where=where)
         if not world.is_first:
             return
-        checkpoint, found = evaluate(trained, recipe, dataset, seed=seed, stage=stage)
+        checkpoint, found = evaluate(trained, recipe, dataset, seed=seed, stage=stages(console))
         save_checkpoint(out, checkpoint)
+        save_wanted(out, wanted)
         write_report(report_of(found, recipe, trained), out / "report")
         forget_states(out / "state")
         _publish(recipe, dataset, out, version=version)
@@ -109,11 +148,10 @@ def export(
     data: _Data = None,
     cache: _Cache = Path("data"),
     version: _Version = 1,
-    fusion: _Fusion = None,
 ) -> None:
-    """Publish OUT's checkpoint as a bundle again, verified against real rows."""
-    recipe = _recipe(name, fusion)
+    """Publish OUT's checkpoint as a bundle again, as it was trained, verified against real rows."""
     with _refusing():
+        recipe = load_wanted(out, name).make()
         _publish(recipe, _load(recipe, data, cache), out, version=version)
 
 
@@ -129,9 +167,9 @@ def choose(
     seed: _Seed = 0,
     device: _Device = "auto",
 ) -> None:
-    """Train a recipe with several fusions; say which is best on validation rows, and why in OUT/choice.json."""
-    recipes = [_recipe(name, fusion) for fusion in among.split(",")]
+    """Train a recipe with several fusions; say which is best on validation rows, why in OUT/choice.json."""
     with _refusing():
+        recipes = [Wanted(recipe=name, fusion=fusion).make() for fusion in among.split(",")]
         dataset = _load(recipes[0], data, cache)
         judged = []
         for recipe in recipes:
@@ -185,30 +223,52 @@ def _publish(recipe: Recipe, dataset: Dataset, out: Path, *, version: int) -> No
     )
 
 
-def _load(recipe: Recipe, data: Path | None, cache: Path) -> Dataset:
-    with downloads(_console) as fetched, decoding(_console) as decoded:
+def _load(recipe: Recipe, data: Path | None, cache: Path, console: Console = _console) -> Dataset:
+    with downloads(console) as fetched, decoding(console) as decoded:
         home = Home(data) if data is not None else Home(cache, downloads=fetched)
         return recipe.load(home, Cache(cache / "decoded", advance=decoded))
 
 
-def _recipe(name: str, fusion: str | None) -> Recipe:
-    if name not in RECIPES:
-        raise typer.BadParameter(f"'{name}' is not a recipe. Choose one of: {', '.join(RECIPES)}.")
-    recipe = RECIPES[name]()
-    if fusion is None:
-        return recipe
-    chosen = tuple(fusion.split("/"))
-    found = [(level, method) for level, method in COMBINATIONS if (level, method) == chosen]
-    if not found:
-        known = ", ".join(f"{level}/{method}" for level, method in COMBINATIONS)
-        raise typer.BadParameter(f"'{fusion}' is no fusion. Choose one of: {known}.")
-    return recipe.with_fusion(*found[0])
+def _own_rows(
+    manifest: Path | None, encoders: list[str], tune: str | None, task: Task, name: str | None
+) -> OwnRows | None:
+    """None where none of it was said. Raises BadParameter."""
+    if manifest is None and not encoders and tune is None and name is None:
+        return None
+    if manifest is None or not encoders:
+        raise typer.BadParameter(f"{FINETUNE} needs --manifest, and --encoder for each modality.")
+    try:
+        return OwnRows(
+            manifest=str(manifest.resolve()),
+            encoders=dict(_encoder_of(said) for said in encoders),
+            tune=tuple(_modality(said) for said in tune.split(",")) if tune else (),
+            task=task,
+            name=name or FINETUNE,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _encoder_of(said: str) -> tuple[Modality, str]:
+    """`image=ID`; a folder becomes an absolute path, so that export finds it from anywhere."""
+    modality, _, source = said.partition("=")
+    if not source:
+        raise ValueError(f"'{said}' is not MODALITY=ENCODER, such as image=google/vit-base-patch16-224.")
+    return _modality(modality), str(Path(source).resolve()) if Path(source).is_dir() else source
+
+
+def _modality(said: str) -> Modality:
+    for name in MODALITIES:
+        if said == name:
+            return name
+    raise ValueError(f"'{said}' is no modality. There are: {', '.join(MODALITIES)}.")
 
 
 def _device(name: str) -> torch.device:
+    """Under torchrun `cuda` is the GPU that joined_world chose for this process."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    return torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else torch.device(name)
 
 
 @contextmanager
@@ -216,6 +276,8 @@ def _refusing() -> Iterator[None]:
     """Say in one sentence what is wrong; a traceback would help nobody here."""
     try:
         yield
+    except RecipeUnfit as error:
+        raise typer.BadParameter(str(error)) from error
     except _FAULTS as error:
         Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
