@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -16,6 +16,7 @@ from rich.console import Console
 
 from app.bundle.manifest import MODALITIES, Modality, Task
 from app.runtime.errors import RuntimeFault
+from training.board import board
 from training.checkpoint import CheckpointInvalid, load_checkpoint, save_checkpoint
 from training.choose import choose as choose_among
 from training.choose import judge
@@ -35,13 +36,14 @@ from training.export.parity import ParityBroken
 from training.fit.distributed import joined_world
 from training.fit.state import forget_states
 from training.measure.report import write_report
-from training.progress import decoding, downloads, stages
+from training.progress import Stage, decoding, downloads, stages
 from training.recipe import Recipe
 from training.recipes.finetune import FINETUNE, OwnRows
 from training.recipes.wanted import NAMES, RecipeUnfit, Wanted, load_wanted, save_wanted
-from training.report import print_choice, print_metrics
-from training.run import Where
+from training.report import print_choice, print_metrics, print_search, print_seeds
+from training.run import Trained, Watch, Where
 from training.run import train as train_recipe
+from training.seeds import scores_over_seeds
 
 _FAULTS: Final = (
     DataError, CheckpointInvalid, EncoderUnfit, ParityBroken, GraphFrozen, RuntimeFault, FileExistsError,
@@ -60,6 +62,8 @@ _Data = Annotated[
 _Cache = Annotated[Path, typer.Option(help="Where downloads and decoded rows are kept.")]
 _Version = Annotated[int, typer.Option(min=1, help="Version of the bundle; one is published once.")]
 _Seed = Annotated[int, typer.Option(min=0, help="One seed, one result, on the same kind of machine.")]
+_Seeds = Annotated[int, typer.Option(min=1, help="So many, from --seed on; the best one is published.")]
+_Board = Annotated[bool, typer.Option("--tensorboard", help="Write OUT/tensorboard as the run goes on.")]
 _Fusion = Annotated[
     str | None, typer.Option(help="LEVEL/METHOD instead of the recipe's own, such as model/low_rank.")
 ]
@@ -75,7 +79,9 @@ _Encoder = Annotated[
 ]
 _Tune = Annotated[
     str | None,
-    typer.Option(help=f"{FINETUNE}: modalities whose pretrained weights learn, too, separated by commas."),
+    typer.Option(
+        "--tune", help=f"{FINETUNE}: modalities whose pretrained weights learn, too, separated by commas."
+    ),
 ]
 _Task = Annotated[Task, typer.Option(help=f"{FINETUNE}: one label for each row, or any number.")]
 _Called = Annotated[str | None, typer.Option("--name", help=f"{FINETUNE}: name of the bundle.")]
@@ -93,13 +99,16 @@ def train(
     cache: _Cache = Path("data"),
     seed: _Seed = 0,
     version: _Version = 1,
+    seeds: _Seeds = 1,
+    *,
+    tensorboard: _Board = False,
     fusion: _Fusion = None,
     epochs: _Epochs = None,
     batch_size: _BatchSize = None,
     learning_rate: _LearningRate = None,
     manifest: _Manifest = None,
     encoder: _Encoder = None,
-    tune: _Tune = None,
+    tuned: _Tune = None,
     task: _Task = "classification",
     called: _Called = None,
     device: _Device = "auto",
@@ -116,7 +125,7 @@ def train(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
-        own_rows=_own_rows(manifest, encoder or [], tune, task, called),
+        own_rows=_own_rows(manifest, encoder or [], tuned, task, called),
     )
     with _refusing():
         with joined_world() as world:
@@ -128,15 +137,28 @@ def train(
                     raise FileExistsError(f"{destination} exists. Choose another --version or --out.")
                 dataset = _load(recipe, data, cache, console)
             where = Where(device=_device(device), world=world, state_folder=out / "state")
-            trained = train_recipe(recipe, dataset, seed=seed, stage=stages(console), where=where)
+            board_folder = out / "tensorboard" if tensorboard and world.is_first else None
+            runs = [
+                _train(recipe, dataset, one, where, stages(console), board_folder)
+                for one in range(seed, seed + seeds)
+            ]
         if not world.is_first:
             return
-        checkpoint, found = evaluate(trained, recipe, dataset, seed=seed, stage=stages(console))
+        measured = [
+            evaluate(run, recipe, dataset, seed=run.run["seed"], stage=stages(console)) for run in runs
+        ]
+        best = min(range(seeds), key=lambda at: runs[at].validation_nll)
+        checkpoint, found = measured[best]
         save_checkpoint(out, checkpoint)
         save_wanted(out, wanted)
-        write_report(report_of(found, recipe, trained), out / "report")
+        write_report(report_of(found, recipe, runs[best]), out / "report")
         forget_states(out / "state")
         _publish(recipe, dataset, out, version=version)
+    if seeds > 1:
+        scores = scores_over_seeds([one.metrics for one, _ in measured])
+        told = {subset: {name: asdict(value) for name, value in of.items()} for subset, of in scores.items()}
+        (out / "seeds.json").write_text(json.dumps(told, indent=1) + "\n")
+        print_seeds(scores, [run.validation_nll for run in runs], seed + best, _console)
     print_metrics(checkpoint.metrics, _console)
     _console.print(f"Done in {time.monotonic() - started:.0f} s.")
 
@@ -207,6 +229,46 @@ def check(
         json_file.write_text(json.dumps(findings.as_json(), indent=1, ensure_ascii=False) + "\n")
     if not findings.is_clean:
         raise typer.Exit(2)
+
+
+@app.command()
+def tune(
+    name: _Name,
+    out: _Out,
+    trials: Annotated[int, typer.Option(min=1, help="So many more; the same OUT goes on from its own.")],
+    data: _Data = None,
+    cache: _Cache = Path("data"),
+    seed: _Seed = 0,
+    epochs: _Epochs = None,
+    device: _Device = "auto",
+) -> None:
+    """Search a recipe's rates, weights, fusion and width by Optuna: lowest loss on validation rows."""
+    from training.search import search  # of the extra `tune`
+
+    with _refusing():
+        recipe = Wanted(recipe=name, epochs=epochs).make()
+        dataset = _load(recipe, data, cache)
+        where = Where(device=_device(device))
+
+        def objective(tried: Recipe, watch: Watch) -> float:
+            run = train_recipe(tried, dataset, seed=seed, stage=stages(_console), where=where, watch=watch)
+            return run.validation_nll
+
+        found = search(recipe, objective, out, trials=trials, seed=seed)
+    (out / "search.json").write_text(json.dumps(asdict(found), indent=1) + "\n")
+    print_search(found, _console)
+
+
+def _train(
+    recipe: Recipe, dataset: Dataset, seed: int, where: Where, stage: Stage, board_folder: Path | None
+) -> Trained:
+    """One seed; its state lies apart from the others'."""
+    assert where.state_folder is not None, "the command always keeps a state"
+    own = replace(where, state_folder=where.state_folder / f"seed{seed}")
+    if board_folder is None:
+        return train_recipe(recipe, dataset, seed=seed, stage=stage, where=own)
+    with board(board_folder / f"seed{seed}") as told:
+        return train_recipe(recipe, dataset, seed=seed, stage=told.stage(stage), where=own, watch=told.watch)
 
 
 def _publish(recipe: Recipe, dataset: Dataset, out: Path, *, version: int) -> None:
