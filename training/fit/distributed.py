@@ -33,7 +33,7 @@ class World:
         if self.size == 1:
             return module
         # Buffers are the same everywhere by themselves: encoders/norm.py shares its moments.
-        return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=leaves_out)
+        return DistributedDataParallel(module, forward_sync_buffers=False, find_unused_parameters=leaves_out)
 
     def total(self, value: Tensor) -> Tensor:
         """The sum of what every process has."""

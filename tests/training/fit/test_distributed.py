@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -19,32 +20,62 @@ ROOT = Path(__file__).parents[3]
 SCRIPT = "tests.training.fit.train_shared"
 
 
-def trained(sets: Path, out: Path, *, processes: int, how: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights and facts that the first process left."""
-    out.mkdir()
+Left = tuple[dict[str, Tensor], dict[str, Any]]  # weights and facts
+
+
+def start(sets: Path, out: Path, *, processes: int, how: str) -> subprocess.CompletedProcess[str]:
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    start = [*torchrun, "-m", SCRIPT] if processes > 1 else ["-m", SCRIPT]
-    done = subprocess.run(
-        [sys.executable, *start, sets, out, how], cwd=ROOT, capture_output=True, text=True, check=False
+    script = [*torchrun, "-m", SCRIPT] if processes > 1 else ["-m", SCRIPT]
+    out.mkdir(exist_ok=True)
+    return subprocess.run(
+        [sys.executable, *script, sets, out, how], cwd=ROOT, capture_output=True, text=True, check=False
     )
+
+
+def trained(sets: Path, out: Path, *, processes: int, how: str) -> Left:
+    """What the first process left."""
+    done = start(sets, out, processes=processes, how=how)
     assert done.returncode == 0, done.stderr
     return load_file(out / "weights.safetensors"), json.loads((out / "facts.json").read_text())
 
 
-@pytest.mark.parametrize("how", ["joint", "towers"])
-def test_two_processes_learn_what_one_does(fake_sets: FakeSets, tmp_path: Path, how: str) -> None:
-    alone, said_alone = trained(fake_sets.folder, tmp_path / "one", processes=1, how=how)
-    shared, said_shared = trained(fake_sets.folder, tmp_path / "two", processes=2, how=how)
-    assert (said_alone["world"], said_shared["world"]) == (1, 2)
-    assert len(said_alone["losses"]) == (20 if how == "joint" else 10)
-    assert said_shared["losses"] == pytest.approx(said_alone["losses"], abs=1e-5)
-    assert said_shared["validation"] == pytest.approx(said_alone["validation"], abs=1e-5)
-    assert alone.keys() == shared.keys()
-    learnt = [name for name in alone if name.startswith(("encoders.", "fusion."))]  # the rest is fitted later
+@pytest.fixture(scope="module")
+def by_two(fake_sets: FakeSets, tmp_path_factory: pytest.TempPathFactory) -> Left:
+    return trained(fake_sets.folder, tmp_path_factory.mktemp("two"), processes=2, how="joint")
+
+
+def assert_alike(one: Left, two: Left) -> None:
+    assert (one[1]["world"], two[1]["world"]) == (1, 2)
+    assert two[1]["losses"] == pytest.approx(one[1]["losses"], abs=1e-5)
+    assert two[1]["validation"] == pytest.approx(one[1]["validation"], abs=1e-5)
+    learnt = [
+        name for name in one[0] if name.startswith(("encoders.", "fusion."))
+    ]  # the rest is fitted later
     assert len(learnt) > 50
     for name in learnt:
-        difference = (alone[name].double() - shared[name].double()).abs().max().item()
+        difference = (one[0][name].double() - two[0][name].double()).abs().max().item()
         assert difference <= 1e-5, f"{name}: {difference:.1e}"
+
+
+def test_two_processes_learn_what_one_does(fake_sets: FakeSets, tmp_path: Path, by_two: Left) -> None:
+    alone = trained(fake_sets.folder, tmp_path, processes=1, how="joint")
+    assert len(alone[1]["losses"]) == 20
+    assert_alike(alone, by_two)
+
+
+def test_towers_alone_modulation_and_averages_are_shared_too(fake_sets: FakeSets, tmp_path: Path) -> None:
+    """In an epoch of towers alone no process has a gradient for what joins them."""
+    alone = trained(fake_sets.folder, tmp_path / "one", processes=1, how="towers")
+    assert_alike(alone, trained(fake_sets.folder, tmp_path / "two", processes=2, how="towers"))
+
+
+def test_two_processes_go_on_where_they_were(fake_sets: FakeSets, tmp_path: Path, by_two: Left) -> None:
+    assert start(fake_sets.folder, tmp_path, processes=2, how="cut").returncode != 0
+    weights, facts = trained(fake_sets.folder, tmp_path, processes=2, how="joint")
+    assert facts["resumed_at"] == 7
+    assert facts["losses"] == by_two[1]["losses"]
+    for name, values in by_two[0].items():
+        assert torch.equal(values, weights[name]), name
 
 
 def test_shares_are_the_whole_batch_in_order() -> None:
