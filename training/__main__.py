@@ -189,7 +189,7 @@ def choose(
     seed: _Seed = 0,
     device: _Device = "auto",
 ) -> None:
-    """Train a recipe with several fusions; say which is best on validation rows, why in OUT/choice.json."""
+    """Train a recipe with several fusions and say which is best on validation rows, and by how much."""
     with _refusing():
         recipes = [Wanted(recipe=name, fusion=fusion).make() for fusion in among.split(",")]
         dataset = _load(recipes[0], data, cache)

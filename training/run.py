@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
@@ -74,7 +73,7 @@ def train(
     hears of every epoch of this process after which validation rows were looked at; what it raises ends the
     run.
     """
-    where, started = where or Where(), time.monotonic()
+    where = where or Where()
     tokenizer_json = tokenizer_of(recipe, dataset)
     make_repeatable(seed=seed, threads=recipe.schedule.threads)
     model = Model(recipe, vocabulary=vocabulary_size(tokenizer_json))
@@ -92,7 +91,7 @@ def train(
         **recipe.settings(),
         "seed": seed,
         "parameters": count_parameters(model),
-        "train_s": round(time.monotonic() - started, 1),
+        "train_s": round(history.seconds, 1),
         "epochs": history.epochs,
         "modality_temperatures": calibrated.modality_temperatures,
         "validation_nll": round(validation_nll, 6),
