@@ -330,6 +330,8 @@ def _device(name: str) -> torch.device:
     """Under torchrun `cuda` is the GPU that joined_world chose for this process."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise typer.BadParameter("torch finds no GPU here. Choose --device cpu.")
     return torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else torch.device(name)
 
 
