@@ -22,7 +22,7 @@ $(VENV)/.serve: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.serve
-	$(BIN)/python -m pip install --quiet --editable '.[serve,cpu,otel,train,dev]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[serve,cpu,otel,train,tune,dev]' --constraint constraints.txt
 	touch $@
 
 setup: $(VENV)/.dev ## install everything into .venv
@@ -46,7 +46,7 @@ serve: $(VENV)/.serve ## serve ./models (TRICHORD_PORT=8000, TRICHORD_HOST=127.0
 	exec $(BIN)/trichord serve
 
 # Threads that wait for each other must not spin: beside other work that takes twice the time.
-train: $(VENV)/.dev ## train, evaluate, export, verify: RECIPE=digits DATA=dir OUT=dir
+train: $(VENV)/.dev ## train, evaluate, export, verify: RECIPE=digits DATA=dir OUT=dir (several GPUs: docs/training.md)
 	OMP_WAIT_POLICY=passive $(BIN)/python -m training train $(RECIPE) --out $(OUT) $(if $(DATA),--data $(DATA))
 
 export: $(VENV)/.dev ## export OUT's checkpoint again as a bundle: RECIPE=digits OUT=dir

@@ -25,6 +25,7 @@ from app.bundle.manifest import (
     Modality,
 )
 from app.bundle.sample import Sample
+from app.runtime.agreement import check_agreement
 from app.runtime.golden import replay
 from app.runtime.predictor import Predictor
 from app.runtime.session import Device
@@ -72,13 +73,15 @@ def publish(
 ) -> Published:
     """Compare the exported graphs with torch, write aside, read back as the server does, then publish.
 
-    Raises ParityBroken, GoldenMismatch, or FileExistsError: a version is published once.
+    Raises ParityBroken, GoldenMismatch, GraphsDisagree, or FileExistsError: a version is published once.
     """
     assembled = _assemble(checkpoint, recipe, graphs, test, number=number)
     with staged(destination) as folder:
         write_bundle(folder, assembled.bundle.manifest, assembled.bundle.files)
         bundle = read_bundle(folder)
-        replay(bundle, Predictor.open(bundle, device=_CPU, threads=1))
+        predictor = Predictor.open(bundle, device=_CPU, threads=1)
+        replay(bundle, predictor)
+        check_agreement(bundle, predictor)
     size = sum(record.size for record in bundle.manifest.files.values())
     return Published(destination, size, bundle.manifest.digest, assembled.parity)
 
@@ -100,7 +103,8 @@ def _assemble(
     golden = golden_inputs(recipe.inputs.names)
     for case in golden:
         files |= {f"golden/{name}": body for name, body in case.files.items()}
-    unanswered = dump_golden(tuple(_case(g, [0.0] * len(recipe.labels)) for g in golden))
+    blank = [0.0] * len(recipe.labels)
+    unanswered = dump_golden(tuple(_case(one, blank, blank) for one in golden))
     draft = _bundle(checkpoint, recipe, {**files, GOLDEN_FILE: unanswered}, checkpoint.run, number=number)
     parity = check_parity(checkpoint.model, draft, parity_samples(checkpoint, recipe, test))
     files[GOLDEN_FILE] = _answered(golden, draft)
@@ -191,17 +195,17 @@ def _answered(golden: tuple[GoldenInput, ...], draft: Bundle) -> bytes:
     cases = []
     for case in golden:
         [outputs] = predictor.run([predictor.prepare(case.raw)])
-        cases.append(_case(case, outputs.probabilities.tolist()))
+        cases.append(_case(case, outputs.probabilities.tolist(), outputs.logits.tolist()))
     return dump_golden(tuple(cases))
 
 
-def _case(golden: GoldenInput, probabilities: list[float]) -> GoldenCase:
+def _case(golden: GoldenInput, probabilities: list[float], logits: list[float]) -> GoldenCase:
     def path(modality: Modality) -> str | None:
         part: tuple[str, bytes] | None = getattr(golden, modality)
         return f"golden/{part[0]}" if part else None
 
     paths = {modality: path(modality) for modality in MODALITIES}
-    return GoldenCase(name=golden.name, probabilities=tuple(probabilities), **paths)
+    return GoldenCase(name=golden.name, probabilities=tuple(probabilities), logits=tuple(logits), **paths)
 
 
 def _libraries() -> dict[str, str]:

@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from app.bundle.folder import Bundle
 from app.bundle.manifest import subsets
 from app.bundle.sample import Arrays, Sample, side_by_side
+from app.runtime.agreement import MOST_DIFFERENCE, SIZES
 from app.runtime.predictor import Predictor
 from app.runtime.session import Device, Session, open_session
 from training.model import Model
 from training.subsets import mask_of, modalities_of
 
-MOST_DIFFERENCE: Final = 1e-4  # of a logit
-_SIZES: Final = (1, 2, 5, 64)
 _CPU: Final = Device("cpu")
 
 
@@ -67,7 +66,7 @@ def check_parity(model: Model, bundle: Bundle, samples: list[Sample]) -> Parity:
 def _batches(samples: list[Sample]) -> Iterator[list[Sample]]:
     """All samples, in batches of 1, 2, 5 and then 64."""
     start = 0
-    for size in [*_SIZES, *[_SIZES[-1]] * (len(samples) // _SIZES[-1])]:
+    for size in [*SIZES, *[SIZES[-1]] * (len(samples) // SIZES[-1])]:
         if batch := samples[start : start + size]:
             yield batch
         start += size

@@ -11,6 +11,7 @@ import torch
 
 from app.bundle.folder import Bundle, read_bundle, staged
 from app.bundle.manifest import Inputs, Modality
+from app.runtime.agreement import MOST_DIFFERENCE
 from app.runtime.golden import replay
 from app.runtime.predictor import Predictor
 from app.runtime.session import Device
@@ -27,7 +28,7 @@ from training.evaluate import evaluate
 from training.export.bundle import Published, bundle_folder, parity_samples, publish
 from training.export.card import model_card
 from training.export.graphs import export_graphs
-from training.export.parity import MOST_DIFFERENCE, ParityBroken, check_parity
+from training.export.parity import ParityBroken, check_parity
 from training.progress import silent
 from training.recipe import Recipe
 from training.run import train
