@@ -157,7 +157,7 @@ def variant(
     cache: _Cache = Path("data"),
     version: _Version = 1,
     fusion: _Fusion = None,
-    untimed: Annotated[
+    untimed: Annotated[  # noqa: FBT002 - a switch on the command line
         bool, typer.Option("--untimed", help="Publish even where its speed cannot be measured.")
     ] = False,
 ) -> None:

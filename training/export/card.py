@@ -161,8 +161,8 @@ def _variant(manifest: Manifest) -> str:
     variant = manifest.variant
     assert variant is not None
     computed = {
-        "int8": "Convolutions compute with 8-bit numbers; other large weights are stored as such and computed "
-        "with as float32.",
+        "int8": "Convolutions compute with 8-bit numbers; other large weights are stored as such and "
+        "computed with as float32.",
         "float16": "Encoders compute with 16-bit numbers; the fusion's weights are stored as such.",
     }
     return "\n\n".join(

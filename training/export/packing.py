@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import onnx
@@ -110,7 +110,8 @@ class _Waves:
 
     def kernel(self) -> Floats:
         at = (self.steps * self.times + self.shift) % len(self.turn)
-        return (self.turn[at] * self.hann).astype(np.float32)[:, None, :]
+        windowed: Floats = (self.turn[at] * self.hann).astype(np.float32)
+        return windowed[:, None, :]
 
     def nodes(self, name: str) -> Iterator[TensorProto | onnx.NodeProto]:
         """The same in ONNX, ending in an array of the kernel's name."""
@@ -118,8 +119,10 @@ class _Waves:
         def array(part: str, values: NDArray[np.generic]) -> TensorProto:
             return numpy_helper.from_array(values, f"{name}/{part}")
 
-        def node(op_type: str, inputs: tuple[str, ...], output: str, **more: int) -> onnx.NodeProto:
-            return _node(op_type, [f"{name}/{part}" for part in inputs], f"{name}/{output}", **more)
+        def node(
+            op_type: str, inputs: tuple[str, ...], output: str, *, to: int | None = None
+        ) -> onnx.NodeProto:
+            return _node(op_type, [f"{name}/{part}" for part in inputs], f"{name}/{output}", to=to)
 
         yield array("steps", self.steps)
         yield array("times", self.times)
@@ -174,8 +177,10 @@ def _unpacking(
     yield _node("Mul", [f"{name}/numbers", f"{name}/scale"], name)
 
 
-def _node(op_type: str, inputs: list[str], output: str, **more: int) -> onnx.NodeProto:
-    return helper.make_node(op_type, inputs, [output], name=f"{output}/{op_type}", **more)
+def _node(op_type: str, inputs: list[str], output: str, *, to: int | None = None) -> onnx.NodeProto:
+    """`to` is the type that a Cast gives."""
+    attributes: dict[str, Any] = {} if to is None else {"to": to}
+    return helper.make_node(op_type, inputs, [output], name=f"{output}/{op_type}", **attributes)
 
 
 def _replace(graph: onnx.ModelProto, tensor: TensorProto, by: list[TensorProto | onnx.NodeProto]) -> None:

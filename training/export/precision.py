@@ -29,6 +29,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization.calibrate import CalibrationDataReader, CalibrationMethod
+from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.quant_utils import QuantFormat, QuantType
 from onnxruntime.quantization.quantize import quantize_static
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
@@ -79,7 +80,7 @@ def float16_encoder(graph: onnx.ModelProto) -> onnx.ModelProto:
             op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_FLOAT32_TYPES],
             node_block_list=sorted(exact),
         )
-    assert isinstance(made, onnx.ModelProto)
+    ONNXModel(made).topological_sort()  # the converter puts casts last
     spell_out_waves(made)
     return _finished(made, like=graph)
 

@@ -42,7 +42,7 @@ def race(
     least_rounds: int = 30,
     seconds: float = 15.0,
 ) -> tuple[Ratio, ...]:
-    """Encoders and fusion, as the server runs them. `seconds` bound each batch size once `least_rounds` ran."""
+    """Encoders and fusion, as the server runs them; at most `seconds` for each batch size, if it can be."""
     return tuple(
         _ratio(champion, challenger, samples, rows=rows, rounds=(least_rounds, rounds), seconds=seconds)
         for rows in BATCHES

@@ -69,11 +69,12 @@ class Origin:
 
 
 def origin_of(out: Path, checkpoint: Checkpoint, recipe: Recipe, *, number: int) -> Origin:
-    """Raises CheckpointInvalid where the bundle is not this checkpoint's, BundleInvalid where there is none."""
+    """Raises CheckpointInvalid where the bundle is not this checkpoint's, ManifestInvalid where none is."""
     bundle = read_bundle(bundle_folder(out, recipe, number=number))
     if bundle.manifest.calibration.temperature != checkpoint.calibrated.temperatures:
         raise CheckpointInvalid(
-            f"version {number} of {recipe.name} was not exported from the checkpoint in {out}. Export it first."
+            f"version {number} of {recipe.name} was not exported from the checkpoint in {out}. "
+            "Export that under another version first."
         )
     return Origin(bundle, checkpoint, recipe)
 
@@ -96,9 +97,7 @@ def make_variant(
     number = origin.bundle.manifest.version
     destination = bundle_folder(out, recipe, number=number)
     if destination.exists():
-        raise FileExistsError(
-            f"{destination} exists. A published bundle never changes: choose another version."
-        )
+        raise FileExistsError(f"{destination} exists. A published bundle never changes.")
     built = _build(origin, dataset, precision=precision)
     verdict, metrics = _judge(origin, built, dataset, precision, measure_speed)
     verdict = replace(verdict, is_untimed_allowed=is_untimed_allowed)
@@ -158,7 +157,7 @@ def _encoders(origin: Origin, dataset: Dataset, *, precision: Smaller) -> dict[M
 
 @torch.no_grad()
 def round_fusion(fusion: nn.Module, *, stored: Stored, labels: int) -> None:
-    """Large dense weights to numbers that can be stored, in place; heads, which give labels, stay as they are."""
+    """Large dense weights to numbers that can be stored, in place; heads, which give labels, stay exact."""
     for module in fusion.modules():
         if isinstance(module, nn.Linear) and module.out_features != labels and module.weight.numel() >= LEAST:
             module.weight.copy_(torch.from_numpy(rounded(module.weight.numpy(), axis=0, stored=stored)))
@@ -171,9 +170,10 @@ def _judge(
     recipe, bundle = origin.recipe, origin.bundle
     tokenizer_json = origin.checkpoint.tokenizer_json
     exact = with_graphs(origin.checkpoint.model, bundle.files, bundle.manifest.inputs)
-    measure = partial(measure_answers, recipe=recipe, split=dataset.test, tokenizer_json=tokenizer_json)
-    expected, before = measure(exact, conformal=origin.checkpoint.calibrated.conformal)
-    found, after = measure(built.checkpoint.model, conformal=built.checkpoint.calibrated.conformal)
+    measure = partial(measure_answers, split=dataset.test, tokenizer_json=tokenizer_json)
+    expected, before = measure(exact, recipe=replace(recipe, degradation=None), conformal=None)
+    calibrated = built.checkpoint.calibrated
+    found, after = measure(built.checkpoint.model, recipe=recipe, conformal=calibrated.conformal)
     rows = evaluation_rows(dataset.test)
     agreement = {
         subset: agreement_of(expected, found, rows, subset)
@@ -196,9 +196,10 @@ def _racers(float32: Bundle, variant: Bundle, precision: Smaller) -> tuple[Predi
     """Both on one device, the one that the variant is for; None if it is not here."""
     try:
         device = find_device(_DEVICE[precision])
-        return tuple(Predictor.open(one, device=device, threads=1) for one in (float32, variant))
+        champion, challenger = (Predictor.open(one, device=device, threads=1) for one in (float32, variant))
     except DeviceUnavailable:
         return None
+    return champion, challenger
 
 
 def _size(bundle: Bundle) -> int:
