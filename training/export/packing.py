@@ -158,7 +158,7 @@ def _attribute(node: onnx.NodeProto, name: str) -> int:
 def _on_grid(weights: Floats, axis: int) -> tuple[NDArray[np.int8], Floats]:
     others = tuple(at for at in range(weights.ndim) if at != axis)
     largest = np.abs(weights).max(axis=others, keepdims=True)
-    scales = np.where(largest > 0, largest / _INT8, 1).astype(np.float32)
+    scales = np.maximum(largest / _INT8, np.finfo(np.float32).tiny)  # of a place with nothing but zeros, too
     return np.rint(weights / scales).clip(-_INT8, _INT8).astype(np.int8), scales
 
 

@@ -70,8 +70,9 @@ def int8_encoder(graph: onnx.ModelProto, name: Modality, seen: list[Arrays]) -> 
     return _finished(made, like=graph)
 
 
-def float16_encoder(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """Inputs and outputs stay float32."""
+def float16_encoder(graph: onnx.ModelProto, name: Modality, seen: list[Arrays]) -> onnx.ModelProto:
+    """Inputs and outputs stay float32; no items are looked at."""
+    del name, seen
     exact = ancestors(graph, "Log")
     with _quiet():
         made = convert_float_to_float16(

@@ -7,6 +7,7 @@ Temperatures, the prior and conformal thresholds are fitted again on the variant
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import nn
 
 from app.bundle.folder import Bundle, read_bundle
 from app.bundle.manifest import Modality, Variant, subsets
+from app.bundle.sample import Arrays
 from app.runtime.errors import DeviceUnavailable
 from app.runtime.predictor import Predictor
 from app.runtime.session import find_device
@@ -38,6 +40,10 @@ from training.recipe import Recipe
 from training.run import evaluation_rows, preparer_of
 
 Smaller = Literal["int8", "float16"]
+Convert = Callable[[onnx.ModelProto, Modality, list[Arrays]], onnx.ModelProto]
+"""A float32 encoder's graph, what it reads, and batches of training items, to the variant's graph."""
+
+_CONVERT: Final[dict[Smaller, Convert]] = {"int8": int8_encoder, "float16": float16_encoder}
 _DEVICE: Final[dict[Smaller, str]] = {"int8": "cpu", "float16": "cuda"}  # what each is for
 
 
@@ -91,14 +97,17 @@ def make_variant(
     precision: Smaller,
     is_untimed_allowed: bool = False,
     measure_speed: Race = race,
+    convert: Convert | None = None,
 ) -> Made:
-    """Raises GatesFailed, FileExistsError, ParityBroken or GoldenMismatch: then nothing is published."""
+    """`convert` makes the encoders' graphs, by default as the precision says.
+
+    Raises GatesFailed, FileExistsError, ParityBroken or GoldenMismatch: then nothing is published."""
     recipe = replace(origin.recipe, name=variant_name(origin.recipe, precision))
     number = origin.bundle.manifest.version
     destination = bundle_folder(out, recipe, number=number)
     if destination.exists():
         raise FileExistsError(f"{destination} exists. A published bundle never changes.")
-    built = _build(origin, dataset, precision=precision)
+    built = _build(origin, dataset, precision=precision, convert=convert or _CONVERT[precision])
     verdict, metrics = _judge(origin, built, dataset, precision, measure_speed)
     verdict = replace(verdict, is_untimed_allowed=is_untimed_allowed)
     if verdict.failed:
@@ -119,10 +128,10 @@ class _Built:
     graphs: dict[str, bytes]
 
 
-def _build(origin: Origin, dataset: Dataset, *, precision: Smaller) -> _Built:
+def _build(origin: Origin, dataset: Dataset, *, precision: Smaller, convert: Convert) -> _Built:
     checkpoint, recipe = origin.checkpoint, origin.recipe
     inputs = origin.bundle.manifest.inputs
-    encoders = _encoders(origin, dataset, precision=precision)
+    encoders = _encoders(origin, dataset, convert)
     files = {inputs.encoder(name).encoder: graph.SerializeToString() for name, graph in encoders.items()}
     model = with_graphs(checkpoint.model, files, inputs)
     round_fusion(model.fusion, stored=precision, labels=len(recipe.labels))
@@ -140,19 +149,18 @@ def _build(origin: Origin, dataset: Dataset, *, precision: Smaller) -> _Built:
     return _Built(replace(checkpoint, model=model, calibrated=calibrated, run=run), graphs)
 
 
-def _encoders(origin: Origin, dataset: Dataset, *, precision: Smaller) -> dict[Modality, onnx.ModelProto]:
+def _encoders(origin: Origin, dataset: Dataset, convert: Convert) -> dict[Modality, onnx.ModelProto]:
     recipe, inputs = origin.recipe, origin.bundle.manifest.inputs
-    tokenize = preparer_of(recipe, origin.checkpoint.tokenizer_json)
     items = dataset.train.items
-    stock = Stock(items, recipe.inputs, tokenize)
-    found: dict[Modality, onnx.ModelProto] = {}
-    for name in inputs.names:
-        graph = onnx.load_from_string(origin.bundle.files[inputs.encoder(name).encoder])
-        if precision == "int8":
-            found[name] = int8_encoder(graph, name, batches_of(stock, name, items.counts[name]))
-        else:
-            found[name] = float16_encoder(graph)
-    return found
+    stock = Stock(items, recipe.inputs, preparer_of(recipe, origin.checkpoint.tokenizer_json))
+    return {
+        name: convert(
+            onnx.load_from_string(origin.bundle.files[inputs.encoder(name).encoder]),
+            name,
+            batches_of(stock, name, items.counts[name]),
+        )
+        for name in inputs.names
+    }
 
 
 @torch.no_grad()
