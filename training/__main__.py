@@ -132,7 +132,7 @@ def choose(
     seed: _Seed = 0,
     device: _Device = "auto",
 ) -> None:
-    """Train a recipe with several fusions; say which is best on validation rows, and why in OUT/choice.json."""
+    """Train a recipe with several fusions and say which is best on validation rows, and by how much."""
     recipes = [_recipe(name, fusion) for fusion in among.split(",")]
     with _refusing():
         dataset = _load(recipes[0], data, cache)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -61,7 +60,7 @@ def train(
 
     A state that an earlier run of the same recipe, data and seed left in `where` is gone on from.
     """
-    where, started = where or Where(), time.monotonic()
+    where = where or Where()
     tokenizer_json = tokenizer_of(recipe, dataset)
     make_repeatable(seed=seed, threads=recipe.schedule.threads)
     model = Model(recipe, vocabulary=vocabulary_size(tokenizer_json))
@@ -78,7 +77,7 @@ def train(
         **recipe.settings(),
         "seed": seed,
         "parameters": count_parameters(model),
-        "train_s": round(time.monotonic() - started, 1),
+        "train_s": round(history.seconds, 1),
         "epochs": history.epochs,
         "modality_temperatures": calibrated.modality_temperatures,
         "data": dataset.provenance,

@@ -63,6 +63,7 @@ class History:
     validation: list[float] = field(default_factory=list)  # after each epoch, where it is looked at
     best: float = float("inf")
     best_epoch: int = 0
+    seconds: float = 0.0  # of all processes that the run took, one after the other
     resumed_at: int = 0  # the step that this process began with
 
 
@@ -87,6 +88,7 @@ def fit(
             run.end_epoch(validate)
         run.save_if_due()
     run.finish()
+    run.history.seconds = run.seconds
     return run.history
 
 
@@ -118,7 +120,7 @@ class _Run:
         self._average = _average(model, self._schedule.average)
         self._best: dict[str, Tensor] = {}
         self._done = 0
-        self._saved_s = time.monotonic()
+        self._started_s = self._saved_s = time.monotonic()
         self.history = History()
 
     @property
@@ -126,6 +128,10 @@ class _Run:
         patience = self._schedule.patience
         is_tired = patience is not None and self.history.epochs - self.history.best_epoch > patience
         return self._done >= self.steps or (is_tired and self.at_epoch_end)
+
+    @property
+    def seconds(self) -> float:
+        return self.history.seconds + time.monotonic() - self._started_s
 
     @property
     def at_epoch_end(self) -> bool:
@@ -225,7 +231,7 @@ class _Run:
             "done": self._done,
             "groups": groups,
             "cycle": cycle,
-            "history": asdict(self.history),
+            "history": asdict(self.history) | {"seconds": self.seconds},
         }
 
 
