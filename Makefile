@@ -7,8 +7,9 @@ BIN    := $(VENV)/bin
 RECIPE ?= digits
 OUT    ?= out/$(RECIPE)
 TARGET ?= cpu
+PRECISION ?= int8
 
-.PHONY: help setup check test fuzz openapi serve train export bench overload image clean
+.PHONY: help setup check test fuzz openapi serve train export variant bench overload image clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -51,6 +52,9 @@ train: $(VENV)/.dev ## train, evaluate, export, verify: RECIPE=digits DATA=dir O
 
 export: $(VENV)/.dev ## export OUT's checkpoint again as a bundle: RECIPE=digits OUT=dir
 	$(BIN)/python -m training export $(RECIPE) --out $(OUT) $(if $(DATA),--data $(DATA))
+
+variant: $(VENV)/.dev ## a smaller bundle made from OUT's own, if it passes its gates: RECIPE=digits OUT=dir PRECISION=int8
+	$(BIN)/python -m training variant $(RECIPE) --out $(OUT) --precision $(PRECISION) $(if $(DATA),--data $(DATA))
 
 bench: $(VENV)/.dev ## what batching, subsets and the engine are worth, as ratios
 	$(BIN)/python -m benchmarks.batching

@@ -14,6 +14,7 @@ import torch
 import typer
 from rich.console import Console
 
+from app.bundle.errors import BundleError
 from app.bundle.manifest import MODALITIES, Modality, Task
 from app.runtime.errors import RuntimeFault
 from training.board import board
@@ -33,6 +34,7 @@ from training.evaluate import evaluate, report_of
 from training.export.bundle import bundle_folder, publish
 from training.export.graphs import GraphFrozen, export_graphs
 from training.export.parity import ParityBroken
+from training.export.variants import GatesFailed, Smaller, make_variant, origin_of
 from training.fit.distributed import joined_world
 from training.fit.state import forget_states
 from training.measure.report import write_report
@@ -40,13 +42,14 @@ from training.progress import Stage, decoding, downloads, stages
 from training.recipe import Recipe
 from training.recipes.finetune import FINETUNE, OwnRows
 from training.recipes.wanted import NAMES, RecipeUnfit, Wanted, load_wanted, save_wanted
-from training.report import print_choice, print_metrics, print_search, print_seeds
+from training.report import print_choice, print_gates, print_metrics, print_search, print_seeds
 from training.run import Trained, Watch, Where
 from training.run import train as train_recipe
 from training.seeds import scores_over_seeds
 
 _FAULTS: Final = (
-    DataError, CheckpointInvalid, EncoderUnfit, ParityBroken, GraphFrozen, RuntimeFault, FileExistsError,
+    DataError, CheckpointInvalid, EncoderUnfit, ParityBroken, GraphFrozen, RuntimeFault, BundleError,
+    FileExistsError,
 )  # fmt: skip
 
 app = typer.Typer(
@@ -203,6 +206,37 @@ def choose(
     choice = choose_among(judged)
     (out / "choice.json").write_text(json.dumps(asdict(choice), indent=1) + "\n")
     print_choice(choice, _console)
+
+
+@app.command()
+def variant(
+    name: _Name,
+    out: _Out,
+    precision: Annotated[Smaller, typer.Option(help="int8 for CPUs, float16 for GPUs.")] = "int8",
+    data: _Data = None,
+    cache: _Cache = Path("data"),
+    version: _Version = 1,
+    untimed: Annotated[  # noqa: FBT002 - a switch on the command line
+        bool, typer.Option("--untimed", help="Publish even where its speed cannot be measured.")
+    ] = False,
+) -> None:
+    """Publish a smaller, faster bundle made from OUT's own, as NAME-int8 or NAME-float16.
+
+    It must pass every gate against the float32 bundle: accuracy, same answers, calibration, size and time. If
+    one fails nothing is published, it is named with its number, and the exit code is 3.
+    """
+    with _refusing():
+        recipe = load_wanted(out, name).make()
+        dataset = _load(recipe, data, cache)
+        origin = origin_of(out, load_checkpoint(out, recipe), recipe, number=version)
+        try:
+            made = make_variant(origin, dataset, out, precision=precision, is_untimed_allowed=untimed)
+        except GatesFailed as failure:
+            print_gates(failure.verdict.as_json(), _console)
+            Console(stderr=True).print(f"[red]error:[/red] {failure}", highlight=False, soft_wrap=True)
+            raise typer.Exit(3) from failure
+    print_gates(made.verdict.as_json(), _console)
+    _console.print(f"Published {made.published.folder} ({made.published.size_bytes / 1e6:.2f} MB).")
 
 
 @app.command()

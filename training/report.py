@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # of an extra of its own
 SCORE_HEADER: Final = ("accuracy", "95 % interval", "macro F1", "NLL", "ECE")
 LABELS_HEADER: Final = ("micro F1", "95 % interval", "macro F1", "NLL", "ECE")
 SETS_HEADER: Final = ("covered", "error", "mean size", "groups", "covered with the top class")
+GATES_HEADER: Final = ("gate", "limit", "measured", "where", "met")
 
 Rows = list[tuple[str, ...]]
 
@@ -52,6 +53,32 @@ def stranger_rows(strangers: dict[str, float]) -> Rows:
     """Accuracy of a tower trained without each source, and the mean."""
     mean = sum(strangers.values()) / len(strangers)
     return [*((name, percent(share)) for name, share in strangers.items()), ("mean", percent(mean))]
+
+
+def gate_rows(gates: list[dict[str, Any]]) -> Rows:
+    """What a variant had to reach and did, as `training.export.gates` tells it."""
+    met = {True: "yes", False: "no", None: "not measured"}
+    return [
+        (
+            gate["name"],
+            f"{gate['rule']} {gate['limit']:.4g}",
+            "" if gate["measured"] is None else f"{gate['measured']:.4f}",
+            gate["where"] or gate["note"] or "",
+            met[gate["is_met"]],
+        )
+        for gate in gates
+    ]
+
+
+def print_gates(gates: list[dict[str, Any]], console: Console) -> None:
+    _print(console, GATES_HEADER, gate_rows(gates), title="against float32")
+    by_subset = [gate for gate in gates if gate["where"]]
+    if by_subset:
+        rows = [
+            (subset, *(f"{gate['parts'][subset]:.4f}" for gate in by_subset))
+            for subset in by_subset[0]["parts"]
+        ]
+        _print(console, ("modalities", *(gate["name"] for gate in by_subset)), rows)
 
 
 def gain(scores: dict[str, Any]) -> float:
