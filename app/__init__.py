@@ -6,5 +6,6 @@
     bundle   FLOOR 0   what a bundle is, what bytes mean      numpy, pillow, soundfile, tokenizers, …
 
 `cli` starts processes, `settings` reads the environment, `metrics` names every series, `logs` formats
-the log. Nothing here imports torch, onnx or `training`; `make check` and a test hold it to that.
+the log. `client` asks a server and imports nothing of all this. Nothing here imports torch, onnx or
+`training`; `make check` and a test hold it to that.
 """
