@@ -45,9 +45,9 @@ def _by_letter() -> normalizers.Normalizer:
 
 
 def _by_sound() -> normalizers.Normalizer:
+    """An accent goes only where something is before it, so that no text becomes empty."""
     rules = [
         normalizers.Replace(Regex(f"[{letters}]"), sound) for sound, letters in letters_by_sound().items()
     ]
-    return normalizers.Sequence(
-        [normalizers.NFKD(), normalizers.Lowercase(), normalizers.StripAccents(), *rules]
-    )
+    accents = normalizers.Replace(Regex("(?<=[\\s\\S])\\p{Mn}+"), "")
+    return normalizers.Sequence([normalizers.NFKD(), normalizers.Lowercase(), accents, *rules])
