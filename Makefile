@@ -22,7 +22,7 @@ $(VENV)/.serve: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.serve
-	$(BIN)/python -m pip install --quiet --editable '.[serve,cpu,otel,train,dev]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[serve,cpu,otel,score,train,dev]' --constraint constraints.txt
 	touch $@
 
 setup: $(VENV)/.dev ## install everything into .venv

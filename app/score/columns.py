@@ -8,7 +8,7 @@
 | prediction_set | of a model with conformal sets | list of string |
 | top | the most probable classes, best first | list of struct of label and probability |
 | modalities | those that were used | list of string |
-| by_modality | what each of them says on its own | struct of image, text, audio, each a struct as above or null |
+| by_modality | what each of them says on its own | struct of image, text, audio: struct as above or null |
 | warnings | list of part, code, message | list of struct |
 | embedding | list of numbers, if asked for | list of float32 |
 | model, version, digest, scored_at | who answered, and when (UTC) | string, int64, string, timestamp in ms |

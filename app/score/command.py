@@ -1,8 +1,8 @@
 """`trichord score`: options to a run, and how it ended to an exit code.
 
-0 every row was answered · 1 the engine is lost · 2 the options, the input or the output do not fit ·
-3 finished, with dead letters · 4 more dead letters than --max-errors · 130 interrupted. After 1, 4 and 130 the
-same command goes on.
+0 every row was answered · 1 the engine is lost · 2 options, input or output do not fit · 3 finished, with
+dead letters · 4 more dead letters than --max-errors · 130 interrupted. After 1, 4 and 130 the same command
+goes on.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def score(
         bool, typer.Option("--dry-run", help="Read the input, ask nobody, say what is there.")
     ] = False,
 ) -> None:
-    """Score many rows: each exactly once in a part or among the dead letters, also when killed and run again."""
+    """Score many rows: each once in a part or among the dead letters, also when killed and run again."""
     from app.bundle.errors import BundleError
     from app.runtime.errors import RuntimeFault
     from app.score.errors import NotAsked, ScoreError
@@ -126,7 +126,8 @@ def score(
     asked = _Asked(
         bundle=bundle, device=device, threads=threads, url=url, api_key=api_key, model=model,
         concurrency=concurrency, retries=retries, timeout_s=timeout, patience_s=patience, rate=rate,
-        batch_rows=batch_rows or (64 if url else 32), top_k=top_k, embeddings=include_embeddings, ordered=ordered,
+        batch_rows=batch_rows or (64 if url else 32), top_k=top_k, embeddings=include_embeddings,
+        ordered=ordered,
     )  # fmt: skip
     try:
         rows = open_input(given, names)
@@ -189,7 +190,7 @@ def _score(rows: Input, asked: _Asked, shape: _Shape, folder: Path, *, restart: 
             "shape": {"format": shape.format, "columns": columns, "top_k": asked.top_k},
         }
         with Ledger(folder, identity, restart=restart) as ledger:
-            meter = Meter(share=lambda: rows.share, load=lambda: engine.load, before=len(ledger.finished))
+            meter = Meter(load=lambda: engine.load, before=len(ledger.finished))
             out = Output(ledger, opener, shape.format, engine.model, columns, shape.part_rows)
             todo = unfinished(
                 rows,
@@ -207,9 +208,9 @@ def _score(rows: Input, asked: _Asked, shape: _Shape, folder: Path, *, restart: 
                 _say(
                     {
                         "scored": ledger.scored,
-                        "errors": ledger.dead,
-                        **engine.model.identity,
-                        **meter.snapshot(),
+                        "dead_letters": ledger.dead,
+                        "model": engine.model.identity,
+                        "this_time": meter.snapshot(),
                     }
                 )
             return DEAD_LETTERS if ledger.dead else 0

@@ -40,7 +40,7 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A row that was not: it becomes a dead letter. `code` is of the catalogue in docs/http.md or a reader's."""
+    """A row that was not: it becomes a dead letter. `code` is a reader's, or stands in docs/http.md."""
 
     row: Row
     stage: Stage

@@ -8,7 +8,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,22 +28,20 @@ _HASHED_WHOLE: Final = 2**30  # bytes, a second or two; of larger files the ends
 _END: Final = 2**20
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Input:
-    """Rows from files in order. `share` says how much of it has been read, 0 to 1."""
+    """Rows from files in order."""
 
     files: tuple[Path, ...]
     names: Names = field(default_factory=Names)
-    share: float = 0.0
 
     def __iter__(self) -> Iterator[Row]:
         position = itertools.count()
         for number, file in enumerate(self.files):
             read = readers.read_folder if file.is_dir() else _READERS[file.suffix.lower()]
             for record in read(file, self.names):
-                self.share = (number + record.share) / len(self.files)
-                yield to_row(record, self.names, position=next(position))
-        self.share = 1.0
+                of_all = replace(record, share=(number + record.share) / len(self.files))
+                yield to_row(of_all, self.names, position=next(position))
 
     def fingerprint(self) -> list[dict[str, Any]]:
         """What must be the same when a run goes on; media that a manifest names are not looked at."""
@@ -67,7 +65,7 @@ def _expanded(given: str) -> list[Path]:
         numbers = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
         return [Path(given[: span.start()] + number + given[span.end() :]) for number in numbers]
     if glob.has_magic(given) and not Path(given).exists():
-        found = sorted(glob.glob(given))
+        found = sorted(glob.glob(given))  # noqa: PTH207 - Path.glob takes no absolute pattern
         if not found:
             raise NotAsked(f"No file is named like '{given}'.")
         return [Path(name) for name in found]

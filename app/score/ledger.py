@@ -1,4 +1,4 @@
-"""What of a run is finished, kept in the output folder so that a kill at any moment loses no row and doubles none.
+"""What of a run is finished, on disk, so that a kill at any moment loses no row and doubles none.
 
     DIR/part-00000.jsonl …     finished rows
     DIR/errors.jsonl           dead letters
@@ -6,11 +6,11 @@
     DIR/_state/parts.jsonl     for each part, which rows it holds
     DIR/_state/open            the part that is being written
 
-A row is finished in one of two ways. Either its part is renamed to its name: just before, the part's rows are
-written to parts.jsonl, so that whatever part exists has a line there; a line without its part counts for
-nothing, and a later line for the same part replaces it. Or its dead letter stands in errors.jsonl with the line's end;
-what follows the last whole line is cut off when the run goes on. Nothing else is remembered, so deleting
-errors.jsonl, or a part, makes its rows unfinished.
+A row is finished in one of two ways. Either its part is renamed to its name: just before, the part's rows
+are written to parts.jsonl, so that whatever part exists has a line there; a line without its part counts
+for nothing, and a later line for the same part replaces it. Or its dead letter stands in errors.jsonl with
+the line's end; what follows the last whole line is cut off when the run goes on. Nothing else is
+remembered, so deleting errors.jsonl, or a part, makes its rows unfinished.
 """
 
 from __future__ import annotations
@@ -142,8 +142,8 @@ class Ledger:
             return
         if _parts_in(self._folder) or (self._folder / ERRORS).exists():
             raise NotAsked(
-                f"'{self._folder}' holds results but not the record of their run. Choose another --output, or "
-                "replace them with --restart."
+                f"'{self._folder}' holds results but not the record of their run. Choose another "
+                "--output, or replace them with --restart."
             )
         draft = self._state / "run.json.new"
         with draft.open("wb") as file:

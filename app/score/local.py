@@ -54,7 +54,7 @@ class LocalEngine:
         return Load(concurrency=self._decoders)
 
     def score(self, rows: Iterable[Row]) -> Generator[Outcome, None, None]:
-        """See Engine. Decoding is shared out in chunks: a thread's hand-over costs as much as a small image."""
+        """See Engine. Decoding goes out in chunks: handing over one row costs as much as a small image."""
         chunk_rows = max(1, self._batch_rows // (2 * self._decoders))
         todo = iter(rows)
         running: deque[Future[list[Outcome]]] = deque()

@@ -37,10 +37,10 @@ _FORGET: Final = 0.02  # how fast the quickest is forgotten, for each answer: af
 
 @dataclass(slots=True)
 class Limit:
-    """How many requests are on the way at once: one more for each round of answers, half when told to slow down.
+    """How many requests are on the way at once: one more for each round of answers, half when refused.
 
-    Additive increase, multiplicative decrease, as TCP has it; all refusals of requests that were on the way
-    when the limit was halved count as one.
+    Additive increase, multiplicative decrease, as TCP has it (RFC 5681); all refusals of requests that were
+    on the way when the limit was halved count as one. It also stays where it is while answers are slow.
     """
 
     most: int

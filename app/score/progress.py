@@ -23,7 +23,6 @@ _WINDOW_S: Final = 30.0  # that the rate is of
 class Meter:
     """Counts of this process; `before` is what earlier ones finished."""
 
-    share: Callable[[], float]
     load: Callable[[], Load]
     before: int = 0
     clock: Callable[[], float] = time.monotonic
@@ -32,6 +31,8 @@ class Meter:
     _seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
     _marks: deque[tuple[float, int]] = field(default_factory=deque)
     _began_s: float = field(init=False)
+    _first_share: float | None = field(default=None, init=False)
+    _share: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self._began_s = self.clock()
@@ -42,6 +43,9 @@ class Meter:
             self.scored += 1
         else:
             self.errors += 1
+        share = outcome.row.share
+        self._share = max(self._share, share)
+        self._first_share = share if self._first_share is None else self._first_share
         if outcome.seconds:
             self._seconds.append(outcome.seconds)
 
@@ -53,7 +57,6 @@ class Meter:
             self._marks.popleft()
         began_s, begun = self._marks[0]
         elapsed_s = now_s - self._began_s
-        share = self.share()
         said: dict[str, Any] = {
             "rows": done,
             "errors": self.errors,
@@ -61,15 +64,16 @@ class Meter:
             "rows_per_second": round((done - begun) / max(now_s - began_s, 1e-9), 1),
             "concurrency": load.concurrency,
             "retries": load.retries,
-            "share": round(share, 4),
+            "share": round(self._share, 4),
             "elapsed_s": round(elapsed_s, 1),
         }
         if self._seconds:
             ordered = sorted(self._seconds)
             said["p50_ms"] = round(1000 * ordered[len(ordered) // 2], 1)
             said["p95_ms"] = round(1000 * ordered[int(0.95 * (len(ordered) - 1))], 1)
-        if done and 0 < share < 1:
-            said["eta_s"] = round(elapsed_s * (1 - share) / share)
+        first = self._first_share
+        if first is not None and first < self._share < 1:
+            said["eta_s"] = round(elapsed_s * (1 - self._share) / (self._share - first))
         return said
 
 

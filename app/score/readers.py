@@ -157,7 +157,7 @@ def read_folder(path: Path, _names: Names) -> Iterator[Record]:
 
 
 def read_shard(path: Path, _names: Names) -> Iterator[Record]:
-    """A plain tar in WebDataset's order: members of one row follow each other, `key.jpg`, `key.txt`, `key.wav`.
+    """A plain tar in WebDataset's order: the members of a row follow each other: `a.jpg`, `a.txt`, `a.wav`.
 
     Members are named by their place in the tar, so that engines read them in parallel.
     """
@@ -166,9 +166,8 @@ def read_shard(path: Path, _names: Names) -> Iterator[Record]:
     key: str | None = None
     share = 0.0
     try:
-        with tarfile.open(path, "r:") as tar:
-            while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # else every member's header stays in memory
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            while (member := _next_member(tar, file)) is not None:
                 if not member.isfile():
                     continue
                 found, suffix = _key(member.name)
@@ -186,6 +185,17 @@ def read_shard(path: Path, _names: Names) -> Iterator[Record]:
         return
     if key is not None and members:
         yield _member_record(key, members, path.parent, 1)
+
+
+def _next_member(tar: tarfile.TarFile, file: IO[bytes]) -> tarfile.TarInfo | None:
+    """None at the end. Raises tarfile.ReadError also where the file ends before its archive does."""
+    member = tar.next()
+    tar.members = []  # type: ignore[attr-defined]  # else every member's header stays in memory
+    if member is None:
+        file.seek(tar.offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("no block of zeros at the end")
+    return member
 
 
 def _key(name: str) -> tuple[str, str]:

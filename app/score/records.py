@@ -20,7 +20,8 @@ from app.score.row import InFile, Row
 
 # The first bytes of what can be decoded. A name whose beginning is base64 of these is no file's name.
 _MAGIC: Final = (
-    b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2",
+    b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xfa",
+    b"\xff\xf3", b"\xff\xf2",
 )  # fmt: skip
 _LONGEST_NAME: Final = 4096  # bytes, of a path on Linux
 _LONGEST_ID: Final = 1024  # characters
@@ -45,7 +46,7 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row as a reader found it, or the problem that it had. `share` of the input is read by now, 0 to 1."""
+    """One row as a reader found it, or the problem that it had. `share` of the input is read, 0 to 1."""
 
     value: object
     base: Path
@@ -64,14 +65,13 @@ def to_row(record: Record, names: Names, *, position: int) -> Row:
             if isinstance(value, str):
                 value = _parsed(value)
             names = Names()  # a dead letter's row has our own names, see `plain`
-        if problem is None:
-            if not isinstance(value, dict):
-                raise Unreadable("invalid_row", "The row is not an object.")
+        if isinstance(value, dict):
             row_id = _found_id(value, names) or row_id
+        if problem is None:
             media = _media(value, names, base)
     except Unreadable as error:
         problem = error
-    return Row(position, row_id, plain(value, names), base, media, problem)
+    return Row(position, row_id, plain(value, names), base, media, record.share, problem)
 
 
 def plain(value: object, names: Names) -> object:
@@ -117,8 +117,10 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _media(value: dict[str, Any], names: Names, base: Path) -> dict[Modality, bytes | InFile]:
+def _media(value: object, names: Names, base: Path) -> dict[Modality, bytes | InFile]:
     """Raises Unreadable."""
+    if not isinstance(value, dict):
+        raise Unreadable("invalid_row", "The row is not an object.")
     is_request = "body" in value and names.id not in value
     if is_request:
         value, names = value["body"], Names()

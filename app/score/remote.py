@@ -1,7 +1,7 @@
 """The engine behind a URL: rows packed into batch requests, as many at once as the server bears.
 
-What harms a request may be anything on the way, so nothing is a row's fault until it failed alone: a request that is
-refused as a whole, or breaks off again and again, is split in halves. Being sent away (429, 503) or
+What harms a request may be anything on the way, so nothing is a row's fault until it failed alone: a request
+that is refused as a whole, or breaks off again and again, is split in halves. Being sent away (429, 503) or
 finding nobody counts against no row; it is tried again until `patience_s` have passed without any answer.
 """
 
@@ -119,10 +119,18 @@ async def _first_answer(client: RowClient) -> list[dict[str, Any]]:
 
 
 class RemoteEngine:
-    """Rows through POST /v1/predict/batch. `connect` makes a client, which belongs to the engine's event loop."""
+    """Rows through POST /v1/predict/batch. `connect` makes a client for the engine's own event loop."""
 
-    def __init__(self, connect: Callable[[], RowClient], model: Model, asking: Asking) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], RowClient],
+        model: Model,
+        asking: Asking,
+        *,
+        pause_s: Callable[..., float] = pause_s,
+    ) -> None:
         self.model = model
+        self._pause_s = pause_s
         self._connect = connect
         self._asking = asking
         self._limit = Limit(asking.most_at_once)
@@ -136,7 +144,7 @@ class RemoteEngine:
         return Load(concurrency=self._limit.now, retries=self._retries)
 
     def score(self, rows: Iterable[Row]) -> Generator[Outcome, None, None]:
-        """See Engine. The event loop runs in a thread of its own and waits while its outcomes are not taken."""
+        """See Engine. The event loop runs in a thread of its own, and waits for its outcomes to be taken."""
         outcomes: queue.Queue[list[Outcome] | BaseException | None] = queue.Queue(maxsize=16)
         stop = threading.Event()
         thread = threading.Thread(target=self._live, args=(iter(rows), outcomes, stop), name="asking")
@@ -245,19 +253,17 @@ class RemoteEngine:
         if asked.said.digest != self.model.digest:
             raise EngineLost("The server answers with another model than the one that this run began with.")
         self._limit.answered(asked.seconds)
-        outcomes: list[Outcome] = []
-        again: list[_Loaded] = []
-        for one, said in zip(pack, asked.said.rows, strict=True):
-            if (
-                said["status"] != 200
-                and said["error"]["code"] in _TRANSIENT
-                and unlucky < self._asking.retries
-            ):
-                again.append(one)
-            else:
-                outcomes.append(await self._outcome(one, said, asked, gate))
+        pairs = list(zip(pack, asked.said.rows, strict=True))
+        may_ask = unlucky < self._asking.retries
+        again = [one for one, said in pairs if may_ask and _is_transient(said)]
+        final = [
+            self._outcome(one, said, asked, gate)
+            for one, said in pairs
+            if not (may_ask and _is_transient(said))
+        ]
+        outcomes = list(await asyncio.gather(*final))
         if again:
-            await asyncio.sleep(pause_s(unlucky + 1, retry_after_s=1.0))
+            await asyncio.sleep(self._pause_s(unlucky + 1, retry_after_s=1.0))
             outcomes += await self._answer(again, gate, unlucky=unlucky + 1)
             outcomes.sort(key=lambda outcome: outcome.row.position)
         return outcomes
@@ -293,7 +299,7 @@ class RemoteEngine:
     async def _ask(
         self, call: Callable[[], Awaitable[_Said]], gate: Gate, *, unlucky: int = 0
     ) -> _Asked[_Said]:
-        """Ask until there is an answer. Raises _GaveUp, or EngineLost where no row can be answered any more."""
+        """Ask until there is an answer. Raises _GaveUp, or EngineLost where no row can be answered."""
         attempt = 0
         while True:
             attempt += 1
@@ -314,14 +320,20 @@ class RemoteEngine:
                 raise _GaveUp(fault, attempt)
             self._check_patience(fault)
             self._retries += 1
-            await asyncio.sleep(pause_s(attempt, retry_after_s=getattr(fault, "retry_after_s", None)))
+            await asyncio.sleep(self._pause_s(attempt, retry_after_s=getattr(fault, "retry_after_s", None)))
 
     def _check_patience(self, fault: Refused | Unreached) -> None:
         silent_s = time.monotonic() - self._alive_s
         if silent_s > self._asking.patience_s:
             raise EngineLost(
-                f"No answer for {silent_s:.0f} s. {fault.detail} What is finished is kept: run it again to go on."
+                f"No answer for {silent_s:.0f} s. {fault.detail} "
+                "What is finished is kept: run it again to go on."
             )
+
+
+def _is_transient(said: dict[str, Any]) -> bool:
+    """Whether a row among others may have an answer when it is asked again."""
+    return said["status"] != 200 and said["error"]["code"] in _TRANSIENT
 
 
 def _is_too_much(fault: Refused | Unreached) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,10 +28,12 @@ class InFile:
     def read(self, *, most: int) -> bytes:
         """At most one byte more than `most`, which is enough to be refused. Raises Unreadable."""
         wanted = most + 1 if self.size is None else min(self.size, most + 1)
-        try:
-            with self.path.open("rb") as file:
-                if not stat.S_ISREG(self.path.stat().st_mode):
-                    raise Unreadable("not_a_file", f"'{self.path.name}' is not a plain file.")
+        try:  # a pipe that nobody writes to would else be waited for
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise Unreadable("not_a_file", f"'{self.path.name}' is not a plain file.")
+            with os.fdopen(descriptor, "rb") as file:
                 file.seek(self.offset)
                 body = file.read(wanted)
         except FileNotFoundError as error:
@@ -55,6 +58,7 @@ class Row:
     original: object
     base: Path
     media: Mapping[Modality, bytes | InFile]
+    share: float = 0.0  # of the input that has been read with it, 0 to 1
     problem: Unreadable | None = None
 
     def load(self, most_bytes: Mapping[Modality, int]) -> RawInputs:

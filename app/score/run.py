@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -54,7 +54,7 @@ def unfinished(
     rate: Rate | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Row]:
-    """The shard's rows that have no outcome yet. An id that came before, in any shard, is a problem of its row."""
+    """The shard's rows that have no outcome yet. An id that came before, in any shard, is a problem."""
     seen = SeenIds()
     mine = 0
     for row in rows:
@@ -73,7 +73,7 @@ def unfinished(
 
 def _twice(row: Row) -> Row:
     problem = Unreadable("duplicate_id", "An earlier row has the same id.")
-    return Row(row.position, row.id, row.original, row.base, row.media, problem)
+    return replace(row, problem=problem)
 
 
 @dataclass(slots=True)
@@ -183,6 +183,6 @@ def _check(ledger: Ledger, output: Output, most: MostErrors, *, is_over: bool) -
     finished = ledger.scored + ledger.dead + output.unpublished
     if most.is_passed(dead=ledger.dead, finished=finished, is_over=is_over):
         raise TooManyErrors(
-            f"{ledger.dead} of {finished} rows failed, more than --max-errors allows. What is finished is kept; "
-            "the reasons are in errors.jsonl."
+            f"{ledger.dead} of {finished} rows failed, more than --max-errors allows. What is finished is "
+            "kept, the reasons are in errors.jsonl."
         )
