@@ -45,6 +45,7 @@ class FakeClient:
         return self._models
 
     async def predict_batch(self, rows: Sequence[RawInputs], model: Model, *, top_k: int) -> BatchAnswer:
+        assert (model, top_k) == (MODEL, 3), "the model has three labels, of which five are asked"
         self.requests += 1
         self.sizes.append(len(rows))
         self.inside += 1
@@ -57,6 +58,7 @@ class FakeClient:
             self.inside -= 1
 
     async def embed(self, row: RawInputs, model: Model) -> list[float]:
+        assert model == MODEL
         return [float(len(row.text or b""))]
 
     async def close(self) -> None:

@@ -71,11 +71,17 @@ def parquet_of_paths(folder: Path) -> Path:
     return file
 
 
+def audio_of(raw: RawInputs) -> dict[str, bytes] | None:
+    """As Hugging Face's data sets have it."""
+    return None if raw.audio is None else {"bytes": raw.audio}
+
+
 def parquet_of_bytes(folder: Path) -> Path:
     file = folder / "rows.parquet"
-    rows = [{"id": row_id, "image": raw.image, "text": raw.text and raw.text.decode(), "audio": {"bytes": raw.audio}}
-            for row_id, raw in wanted()]  # fmt: skip
-    rows[1]["audio"] = None
+    rows = [
+        {"id": row_id, "image": raw.image, "text": (raw.text or b"").decode() or None, "audio": audio_of(raw)}
+        for row_id, raw in wanted()
+    ]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
     return file
 
@@ -123,7 +129,7 @@ def test_broken_lines_do_not_end_the_reading(tmp_path: Path) -> None:
     )
     rows = rows_of(file)
     assert [(row.id, row.problem and row.problem.code) for row in rows] == [
-        ("a", None), ("row-1", "invalid_json"), ("row-2", "invalid_json"), ("row-3", "invalid_json"), ("b", None),
+        ("a", None), *((f"row-{line}", "invalid_json") for line in (1, 2, 3)), ("b", None),
     ]  # fmt: skip
     assert rows[1].original == '{"id": '
 

@@ -82,13 +82,15 @@ def test_columns_have_the_names_that_are_given() -> None:
     assert row.original == {"id": 4, "image": "1.png"}
 
 
-@given(st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text() | st.binary(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(["id", "image", "text", "body", "custom_id", "row", "stage", "code", "base", "file", "path"]),
-        inner, max_size=6,
-    ),
-))  # fmt: skip
+ENTRIES = st.sampled_from("id image text body custom_id row stage code base file path".split())
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text() | st.binary(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ENTRIES, inner, max_size=6),
+    )
+)
 def test_no_record_breaks_the_reading(value: Any) -> None:
     row = read(value)
     assert row.problem or row.media
