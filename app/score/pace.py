@@ -39,13 +39,14 @@ _FORGET: Final = 0.02  # how fast the quickest is forgotten, for each answer: af
 class Limit:
     """How many requests are on the way at once: one more for each round of answers, half when refused.
 
-    Additive increase, multiplicative decrease, as TCP has it (RFC 5681); all refusals of requests that were
-    on the way when the limit was halved count as one. It also stays where it is while answers are slow.
+    Slow start, additive increase, multiplicative decrease, as TCP has it (RFC 5681); all refusals of requests
+    that were on the way when the limit was halved count as one. It also stays while answers are slow.
     """
 
     most: int
     clock: Clock = time.monotonic
-    value: float = 2.0
+    value: float = 4.0
+    is_starting: bool = True  # twice as many each round, until the first refusal or slow answer
     _quickest_s: float = field(default=float("inf"), init=False)
     _halved_s: float = field(default=float("-inf"), init=False)
 
@@ -57,11 +58,15 @@ class Limit:
         """A request was answered in so many seconds."""
         slower_s = self._quickest_s * (1 + _FORGET) if self._quickest_s < float("inf") else seconds
         self._quickest_s = min(seconds, slower_s)
-        if seconds <= _SLOWED * self._quickest_s:
-            self.value = min(self.most, self.value + 1 / max(1.0, self.value))
+        if seconds > _SLOWED * self._quickest_s:
+            self.is_starting = False
+            return
+        step = 1.0 if self.is_starting else 1 / max(1.0, self.value)
+        self.value = min(self.most, self.value + step)
 
     def refused(self, *, began_s: float) -> None:
         """A request that began then was told that there is too much."""
+        self.is_starting = False
         if began_s >= self._halved_s:
             self.value = max(1.0, self.value / 2)
             self._halved_s = self.clock()

@@ -18,8 +18,7 @@ class Clock:
 
 def test_the_limit_grows_by_one_a_round_and_halves_when_refused() -> None:
     clock = Clock()
-    limit = Limit(64, clock)
-    limit.value = 8.0
+    limit = Limit(64, clock, value=8.0, is_starting=False)
     for _ in range(8):
         limit.answered(0.1)
     assert limit.now in (8, 9)
@@ -27,6 +26,16 @@ def test_the_limit_grows_by_one_a_round_and_halves_when_refused() -> None:
     clock.now_s = 1.0
     limit.refused(began_s=0.9)
     assert limit.value == 4.5
+
+
+def test_it_doubles_until_answers_become_slow() -> None:
+    limit = Limit(64, Clock(), value=4.0)
+    for _ in range(4):
+        limit.answered(0.1)
+    assert limit.now == 8
+    limit.answered(0.3)
+    limit.answered(0.1)
+    assert limit.now == 8
 
 
 def test_refusals_of_one_moment_count_once() -> None:
