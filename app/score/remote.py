@@ -25,7 +25,7 @@ from app.score.http import BatchAnswer, Refused, RowClient, Unreached
 from app.score.pace import Gate, Limit, pause_s
 from app.score.row import Row
 
-_PACK_BYTES: Final = 8 * 2**20  # of one request, a quarter of what a server takes; a larger row goes alone
+_PACK_BYTES: Final = 4 * 2**20  # of one request, an eighth of what a server takes; a larger row goes alone
 _START_S: Final = 10.0  # how long to look for a server that has not answered yet
 _DECODING: Final = frozenset(
     {
@@ -308,7 +308,8 @@ class RemoteEngine:
                 try:
                     said = await call()
                 except (Refused, Unreached) as error:
-                    fault = error
+                    fault = error.with_traceback(None)  # whose frames hold the request's body
+                    fault.__cause__ = fault.__context__ = None
                 else:
                     self._alive_s = time.monotonic()
                     self._has_answered = True
