@@ -7,8 +7,9 @@ BIN    := $(VENV)/bin
 RECIPE ?= digits
 OUT    ?= out/$(RECIPE)
 TARGET ?= cpu
+PRECISION ?= int8
 
-.PHONY: help setup check test fuzz openapi serve train export bench overload image clean
+.PHONY: help setup check test fuzz openapi serve train export variant bench overload image clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -22,7 +23,7 @@ $(VENV)/.serve: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.serve
-	$(BIN)/python -m pip install --quiet --editable '.[serve,cpu,otel,score,train,dev]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[serve,cpu,otel,score,train,tune,dev]' --constraint constraints.txt
 	touch $@
 
 setup: $(VENV)/.dev ## install everything into .venv
@@ -46,11 +47,14 @@ serve: $(VENV)/.serve ## serve ./models (TRICHORD_PORT=8000, TRICHORD_HOST=127.0
 	exec $(BIN)/trichord serve
 
 # Threads that wait for each other must not spin: beside other work that takes twice the time.
-train: $(VENV)/.dev ## train, evaluate, export, verify: RECIPE=digits DATA=dir OUT=dir
+train: $(VENV)/.dev ## train, evaluate, export, verify: RECIPE=digits DATA=dir OUT=dir (several GPUs: docs/training.md)
 	OMP_WAIT_POLICY=passive $(BIN)/python -m training train $(RECIPE) --out $(OUT) $(if $(DATA),--data $(DATA))
 
 export: $(VENV)/.dev ## export OUT's checkpoint again as a bundle: RECIPE=digits OUT=dir
 	$(BIN)/python -m training export $(RECIPE) --out $(OUT) $(if $(DATA),--data $(DATA))
+
+variant: $(VENV)/.dev ## a smaller bundle made from OUT's own, if it passes its gates: RECIPE=digits OUT=dir PRECISION=int8
+	$(BIN)/python -m training variant $(RECIPE) --out $(OUT) --precision $(PRECISION) $(if $(DATA),--data $(DATA))
 
 bench: $(VENV)/.dev ## what batching, subsets and the engine are worth, as ratios
 	$(BIN)/python -m benchmarks.batching

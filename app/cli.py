@@ -159,19 +159,34 @@ def _work(
 def verify(
     folder: BundleFolder, device: Annotated[str, typer.Option(help="Where to replay.")] = "cpu"
 ) -> None:
-    """Check every byte of a bundle and replay its golden inputs. One sentence and exit code 1 if unsound."""
+    """Check every byte of a bundle, replay its golden inputs, and hold its graphs to one another.
+
+    One sentence and exit code 1 if it is unsound.
+    """
+    from app.runtime.agreement import SIZES, check_agreement
     from app.runtime.golden import replay
     from app.runtime.predictor import Predictor
     from app.runtime.session import find_device
 
     try:
         bundle = read_bundle(folder)
-        replayed = replay(bundle, Predictor.open(bundle, device=find_device(device), threads=1))
+        predictor = Predictor.open(bundle, device=find_device(device), threads=1)
+        replayed = replay(bundle, predictor)
+        agreed = check_agreement(bundle, predictor) if bundle.manifest.is_float32 else None
     except (BundleError, RuntimeFault) as error:
         _fail(str(error), code=1)
     typer.echo(
         f"{_title(bundle)}: {len(bundle.files)} files intact, {replayed.cases} golden cases answered "
         f"as at export (largest difference {replayed.largest_difference:.1e})"
+    )
+    if agreed is None:
+        typer.echo(f"{_title(bundle)}: graphs of reduced precision, so batches are not held to each other")
+        return
+    typer.echo(
+        f"{_title(bundle)}: {len(agreed.subsets)} subsets of modalities in batches of "
+        f"{', '.join(map(str, SIZES))}: {agreed.answers:,} answers agree, none with another label (largest "
+        f"difference of a logit {agreed.split_difference:.1e}, by the fused graph "
+        f"{agreed.fused_difference:.1e})"
     )
 
 

@@ -67,7 +67,7 @@ def free_port() -> int:
 @contextmanager
 def serving(models_dir: Path, **settings: object) -> Iterator[Server]:
     """`trichord serve` over a models folder until the block ends; `settings` become TRICHORD_ variables."""
-    port = free_port()
+    port = int(str(settings.pop("port", None) or free_port()))
     given = {"port": port, "models_dir": models_dir, "log_format": "json", "workers": 1, **settings}
     said = {name: value for name, value in given.items() if value is not None}  # None: the default
     environment = {f"TRICHORD_{name.upper()}": str(value) for name, value in said.items()}

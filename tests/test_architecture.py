@@ -65,6 +65,8 @@ def test_the_contracts_hold(checkout: Path) -> None:
             "app/serving/model.py",
             "import fastapi",
         ),
+        ("The client is one file that can be copied away", "app/client.py", "import app.api.errors"),
+        ("The client is one file that can be copied away", "app/client.py", "import numpy"),
     ],
 )
 def test_a_planted_violation_breaks_its_contract(
@@ -109,8 +111,16 @@ def test_the_bundle_floor_imports_no_onnxruntime() -> None:
 
 def test_the_command_line_opens_without_the_upper_floors() -> None:
     """`trichord verify` runs where only trichord[cpu] is installed."""
-    upper = {"fastapi", "uvicorn", "prometheus_client", "structlog", "httpx", "pyarrow"}
+    upper = {"fastapi", "uvicorn", "prometheus_client", "structlog", "httpx2", "pyarrow"}
     assert not loaded_by("import app.cli") & upper
+
+
+def test_the_client_imports_its_library_and_the_standard_one() -> None:
+    """Anywhere in the file, and nothing else."""
+    nodes = list(ast.walk(ast.parse((ROOT / "app" / "client.py").read_text())))
+    named = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    named |= {node.module or "." for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in named} - sys.stdlib_module_names == {"httpx2"}
 
 
 PACKAGES = [file for top in ("app", "training") for file in sorted(ROOT.glob(f"{top}/**/__init__.py"))]

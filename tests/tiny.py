@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx.checker
+import onnx.compose
 import onnx.parser
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -96,6 +98,7 @@ g (float[rows,samples] audio, int32[rows] audio_length) => (float[rows,3] featur
     features = Concat <axis = 1> (mean, loudness, energy)
 }"""
 
+_ENCODERS: dict[Modality, str] = {"image": IMAGE_GRAPH, "text": _TEXT, "audio": _AUDIO}
 
 _SIGNATURE = """
 g ({features}, bool[rows,{count}] present)
@@ -243,6 +246,19 @@ def graph(text: str) -> bytes:
     return model.SerializeToString()
 
 
+def fused_graph(modalities: tuple[Modality, ...], fusion: bytes) -> bytes:
+    """Encoders and fusion as one graph."""
+    joined = onnx.compose.add_prefix(
+        onnx.load_from_string(fusion), "fusion/", rename_inputs=False, rename_outputs=False
+    )
+    for name in modalities:
+        encoder = onnx.load_from_string(graph(_ENCODERS[name]))
+        own = onnx.compose.add_prefix(encoder, f"{name}/", rename_inputs=False)
+        joined = onnx.compose.merge_models(own, joined, io_map=[(f"{name}/features", f"{name}_features")])
+    onnx.checker.check_model(joined)
+    return bytes(joined.SerializeToString())
+
+
 def inputs(modalities: tuple[Modality, ...] = MODALITIES) -> Inputs:
     specs: dict[Modality, ImageInput | TextInput | AudioInput] = {
         "image": ImageInput(
@@ -287,11 +303,9 @@ def make(
     calibration = calibration or calibrated(modalities)
     fusion = graph(fusion_graph(modalities, task=task, conformal=calibration.conformal))
     files = {
-        "encoders/image.onnx": graph(IMAGE_GRAPH),
-        "encoders/text.onnx": graph(_TEXT),
-        "encoders/audio.onnx": graph(_AUDIO),
+        **{f"encoders/{name}.onnx": graph(text) for name, text in _ENCODERS.items()},
         "fusion.onnx": fusion,
-        "fused.onnx": fusion,  # nothing in the server reads it; its parity is training's to prove
+        "fused.onnx": fused_graph(modalities, fusion),
         "tokenizer.json": tokenizer_json(),
         "golden/cases.json": b"[]",
         "golden/red.png": png((250, 20, 30)),
@@ -320,8 +334,11 @@ def make(
     for subset in subsets(modalities):
         case = GoldenCase(name=subset, probabilities=(), **{part: paths[part] for part in subset.split("+")})
         [outputs] = predictor.run([predictor.prepare(case.raw(files))])
-        probabilities = tuple(float(value) for value in outputs.probabilities)
-        cases.append(case.model_copy(update={"probabilities": probabilities}))
+        answers = {
+            "probabilities": tuple(float(value) for value in outputs.probabilities),
+            "logits": tuple(float(value) for value in outputs.logits),
+        }
+        cases.append(case.model_copy(update=answers))
     files["golden/cases.json"] = dump_golden(tuple(cases))
     return dataclasses.replace(
         Bundle(draft, files), manifest=draft.model_copy(update={"files": file_records(files)})

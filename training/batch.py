@@ -51,45 +51,64 @@ class Stock:
         if items.texts is not None and tokenize is not None:
             self._tokens = token_rows(items.texts.strings, tokenize, pad_id=self._text_pad)
 
-    def gather(self, modality: Modality, items: NDArray[np.int64], change: Change | None = None) -> Arrays:
+    def gather(
+        self,
+        modality: Modality,
+        items: NDArray[np.int64],
+        change: Change | None = None,
+        *,
+        beside: NDArray[np.int64] | None = None,
+    ) -> Arrays:
         """What the encoder of `modality` reads for these items, after `change`.
 
-        Images come to `change` with the one or three channels that they are kept with.
+        Images come to `change` with the one or three channels that they are kept with. Rows are padded to the
+        longest of the items that they stand `beside`, which are these unless others are named.
         """
-        raw = getattr(self, f"_{modality}")(items)
+        raw = getattr(self, f"_{modality}")(items, items if beside is None else beside)
         changed: Arrays = change(raw) if change and len(items) else raw
         return (as_rgb(changed[0]),) if modality == "image" else changed
 
     def batch(
-        self, items: NDArray[np.int64], present: Tensor, changes: dict[Modality, Change] | None = None
+        self,
+        items: NDArray[np.int64],
+        present: Tensor,
+        changes: dict[Modality, Change] | None = None,
+        *,
+        share: slice = slice(None),
     ) -> Batch:
-        """`items` and `present` are [rows, modalities of the model]."""
+        """`items` and `present` are [rows, modalities of the model]; `share` is which rows are wanted.
+
+        They are padded as the whole batch is: the moments of a batch norm count padding, too.
+        """
         parts: dict[Modality, Part] = {}
         for at, name in enumerate(self.names):
-            rows = present[:, at].nonzero().squeeze(1)
-            inputs = self.gather(name, items[rows.numpy(), at], (changes or {}).get(name))
-            parts[name] = Part(rows, inputs)
-        return Batch(parts, present)
+            rows = present[share, at].nonzero().squeeze(1)
+            beside = items[present[:, at].numpy(), at]
+            chosen = items[share][rows.numpy(), at]
+            parts[name] = Part(rows, self.gather(name, chosen, (changes or {}).get(name), beside=beside))
+        return Batch(parts, present[share])
 
-    def _image(self, items: NDArray[np.int64]) -> Arrays:
+    def _image(self, items: NDArray[np.int64], _: NDArray[np.int64]) -> Arrays:
         assert self._images is not None, "a row has an image and its split has none"
         return (torch.from_numpy(np.ascontiguousarray(self._images.pixels[items])),)
 
-    def _text(self, items: NDArray[np.int64]) -> Arrays:
+    def _text(self, items: NDArray[np.int64], beside: NDArray[np.int64]) -> Arrays:
         assert self._tokens is not None, "a row has a text and its split has none"
-        tokens = self._tokens[items]
-        used = int((tokens != self._text_pad).sum(axis=1).max(initial=1))
-        return (torch.from_numpy(tokens[:, :used].copy()),)
+        used = int((self._tokens[beside] != self._text_pad).sum(axis=1).max(initial=1))
+        return (torch.from_numpy(self._tokens[items, :used].copy()),)
 
-    def _audio(self, items: NDArray[np.int64]) -> Arrays:
+    def _audio(self, items: NDArray[np.int64], beside: NDArray[np.int64]) -> Arrays:
         assert self._clips is not None, "a row has a recording and its split has none"
-        return padded(self._clips, items, least=self._min_samples)
+        return padded(self._clips, items, beside, least=self._min_samples)
 
 
-def padded(clips: Clips, items: NDArray[np.int64], *, least: int) -> tuple[Tensor, Tensor]:
+def padded(
+    clips: Clips, items: NDArray[np.int64], beside: NDArray[np.int64], *, least: int
+) -> tuple[Tensor, Tensor]:
     """float32 [rows, samples], silence after the end of each, and int32 [rows] lengths."""
     length = np.maximum(clips.lengths[items], least).astype(np.int32)
-    samples = np.zeros((len(items), int(length.max(initial=least))), np.float32)
+    longest = int(clips.lengths[beside].max(initial=least))
+    samples = np.zeros((len(items), longest), np.float32)
     for row, item in zip(samples, items.tolist(), strict=True):
         clip = clips[item]
         row[: len(clip)] = clip

@@ -13,7 +13,7 @@ from training.batch import Stock
 from training.calibrate.conformal import Conformal
 from training.calibrate.model import known_rows
 from training.checkpoint import Checkpoint
-from training.data.dataset import Dataset, Rows
+from training.data.dataset import Dataset, Rows, Split
 from training.data.items import Items
 from training.degrade import degraded
 from training.encodings import Encodings, encode, encode_items
@@ -32,6 +32,7 @@ from training.measure.robustness import (
 from training.measure.scores import Score, confusion
 from training.measure.sets import SetsMeasured, measure_sets
 from training.measure.subsets import Measurements, groups_of, measure_slices, measure_subsets
+from training.model import Model
 from training.progress import Stage
 from training.recipe import Recipe
 from training.run import Trained, evaluation_rows, preparer_of
@@ -106,6 +107,25 @@ def evaluate(
         metrics=found.summary(),
     )
     return checkpoint, found
+
+
+def measure_answers(
+    model: Model, *, recipe: Recipe, split: Split, tokenizer_json: bytes | None, conformal: Conformal | None
+) -> tuple[Encodings, Evaluation]:
+    """Of a model as it is, on one split: without curves, and without training anything again."""
+    tokenize = preparer_of(recipe, tokenizer_json)
+    rows, items = evaluation_rows(split), split.items
+    encodings = encode(model, Stock(items, recipe.inputs, tokenize), items.counts)
+    return encodings, Evaluation(
+        rows=len(rows),
+        test=_measured(encodings, rows),
+        degraded=_degraded(encodings, rows, items, recipe, tokenize) if recipe.degradation else None,
+        sets=_sets(conformal, encodings, rows) if conformal else None,
+        confusion=None,
+        curves=(),
+        slices=_slices(encodings, rows),
+        strangers={},
+    )
 
 
 def report_of(found: Evaluation, recipe: Recipe, trained: Trained) -> Report:

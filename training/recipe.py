@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from app.bundle.manifest import Inputs, Modality, Task
@@ -124,8 +125,10 @@ class Recipe:
 
     def with_fusion(self, level: Level, method: Method) -> Recipe:
         """The same run with another way to join modalities."""
-        embedding = self.fusion.width if level == "prediction" else self.fusion.embedding
-        fusion = replace(self.fusion, level=level, method=method, embedding=embedding)
+        names, own = self.inputs.names, self.fusion
+        embedding = own.width if level == "prediction" else own.embedding
+        conditioner = own.conditioner if own.conditioner in names else names[0]
+        fusion = replace(own, level=level, method=method, embedding=embedding, conditioner=conditioner)
         return replace(self, fusion=fusion)
 
     def settings(self) -> dict[str, Any]:
@@ -134,12 +137,18 @@ class Recipe:
             "recipe": self.name,
             "task": self.task,
             "inputs": self.inputs.model_dump(mode="json"),
-            "encoders": {
-                name: {"kind": type(spec).__name__, **asdict(spec)} for name, spec in self.encoders.items()
-            },
+            "encoders": {name: _told(spec) for name, spec in self.encoders.items()},
             "fusion": asdict(self.fusion),
             "schedule": asdict(self.schedule),
             "augmentation": asdict(self.augmentation),
             "degradation": asdict(self.degradation) if self.degradation else None,
             "most_tokens": self.most_tokens,
         }
+
+
+def _told(spec: EncoderSpec) -> dict[str, Any]:
+    """Of a local folder only its name: where it lies is nobody else's business."""
+    told = {"kind": type(spec).__name__, **asdict(spec)}
+    if "source" in told and Path(told["source"]).is_dir():
+        told["source"] = Path(told["source"]).name
+    return told

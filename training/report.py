@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
 from training.choose import Choice
+from training.seeds import OverSeeds
+
+if TYPE_CHECKING:  # of an extra of its own
+    from training.search import Searched
 
 SCORE_HEADER: Final = ("accuracy", "95 % interval", "macro F1", "NLL", "ECE")
 LABELS_HEADER: Final = ("micro F1", "95 % interval", "macro F1", "NLL", "ECE")
 SETS_HEADER: Final = ("covered", "error", "mean size", "groups", "covered with the top class")
+GATES_HEADER: Final = ("gate", "limit", "measured", "where", "met")
 
 Rows = list[tuple[str, ...]]
 
@@ -50,6 +55,32 @@ def stranger_rows(strangers: dict[str, float]) -> Rows:
     return [*((name, percent(share)) for name, share in strangers.items()), ("mean", percent(mean))]
 
 
+def gate_rows(gates: list[dict[str, Any]]) -> Rows:
+    """What a variant had to reach and did, as `training.export.gates` tells it."""
+    met = {True: "yes", False: "no", None: "not measured"}
+    return [
+        (
+            gate["name"],
+            f"{gate['rule']} {gate['limit']:.4g}",
+            "" if gate["measured"] is None else f"{gate['measured']:.4f}",
+            gate["where"] or gate["note"] or "",
+            met[gate["is_met"]],
+        )
+        for gate in gates
+    ]
+
+
+def print_gates(gates: list[dict[str, Any]], console: Console) -> None:
+    _print(console, GATES_HEADER, gate_rows(gates), title="against float32")
+    by_subset = [gate for gate in gates if gate["where"]]
+    if by_subset:
+        rows = [
+            (subset, *(f"{gate['parts'][subset]:.4f}" for gate in by_subset))
+            for subset in by_subset[0]["parts"]
+        ]
+        _print(console, ("modalities", *(gate["name"] for gate in by_subset)), rows)
+
+
 def gain(scores: dict[str, Any]) -> float:
     """Points by which all modalities beat the best single one."""
     best = max(_headline(scored)["value"] for subset, scored in scores.items() if "+" not in subset)
@@ -84,6 +115,29 @@ def print_choice(choice: Choice, console: Console) -> None:
     header = ("fusion", "NLL", "less the first's, 95 %", "accuracy")
     _print(console, header, rows, title="Validation rows, mean over the subsets of modalities")
     console.print(f"Chosen: {choice.chosen}.")
+
+
+def print_seeds(
+    scores: dict[str, dict[str, OverSeeds]], losses: list[float], best: int, console: Console
+) -> None:
+    names = tuple(next(iter(scores.values())))
+    rows = [(subset, *(_over(of[name]) for name in names)) for subset, of in scores.items()]
+    _print(console, ("modalities", *names), rows, title=f"Mean of {len(losses)} seeds, 95 % interval")
+    told = ", ".join(f"{loss:.4f}" for loss in losses)
+    console.print(f"Seed {best} is published: the lowest loss on validation rows of {told}.")
+
+
+def print_search(found: Searched, console: Console) -> None:
+    console.print(
+        f"{found.trials} trials, {found.pruned} of them pruned. Lowest loss on validation rows "
+        f"{found.loss:.4f}:"
+    )
+    for name, value in found.best.items():
+        console.print(f"  {name}  {value:.3g}" if isinstance(value, float) else f"  {name}  {value}")
+
+
+def _over(seeds: OverSeeds) -> str:
+    return f"{seeds.mean:.4f}" if seeds.margin is None else f"{seeds.mean:.4f} ± {seeds.margin:.4f}"
 
 
 def _print(console: Console, header: tuple[str, ...], rows: Rows, *, title: str | None = None) -> None:

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
-from app.bundle.manifest import MODALITIES, subsets
+from app.bundle.manifest import MODALITIES, Task, subsets
 from app.bundle.prepare import TextPreparer
 from training.batch import Stock
 from training.calibrate.model import Calibrated, calibrate, settle
 from training.checkpoint import vocabulary_size
 from training.data.dataset import Dataset, Rows, Split
-from training.encoders.pretrained import pretrained_tokenizer
 from training.encoders.specs import PretrainedText
 from training.encodings import Encodings, encode, presence_of, rows_with
 from training.fit.chance import make_repeatable, seed_of
 from training.fit.distributed import World
 from training.fit.draw import Drawer
 from training.fit.folds import WithoutFold, in_fold
-from training.fit.loop import History, Report, Saving, fit
+from training.fit.loop import History, Report, Saving, Validate, fit
 from training.fit.objective import mean_loss
 from training.model import Model, count_parameters
 from training.progress import Stage
@@ -35,6 +35,9 @@ EVALUATION_SEED: Final = 7  # who is paired with whom in validation and test, wh
 _FOLDS: Final = 3  # of the training rows, for fusions that are fitted on predictions
 
 
+Watch = Callable[[int, float], None]  # the epoch, and the loss of validation rows
+
+
 @dataclass(frozen=True, slots=True)
 class Trained:
     model: Model
@@ -42,6 +45,7 @@ class Trained:
     calibrated: Calibrated
     history: History
     run: dict[str, Any]
+    validation_nll: float  # calibrated, mean over the subsets of modalities: lower is better
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,35 +59,45 @@ class Where:
 
 
 def train(
-    recipe: Recipe, dataset: Dataset, *, seed: int, stage: Stage, where: Where | None = None
+    recipe: Recipe,
+    dataset: Dataset,
+    *,
+    seed: int,
+    stage: Stage,
+    where: Where | None = None,
+    watch: Watch | None = None,
 ) -> Trained:
     """A fitted and calibrated model. `stage` opens a progress bar.
 
-    A state that an earlier run of the same recipe, data and seed left in `where` is gone on from.
+    A state that an earlier run of the same recipe, data and seed left in `where` is gone on from. `watch`
+    hears of every epoch of this process after which validation rows were looked at; what it raises ends the
+    run.
     """
-    where, started = where or Where(), time.monotonic()
+    where = where or Where()
     tokenizer_json = tokenizer_of(recipe, dataset)
     make_repeatable(seed=seed, threads=recipe.schedule.threads)
     model = Model(recipe, vocabulary=vocabulary_size(tokenizer_json))
     course = _Course(recipe, dataset, tokenizer_json, seed=seed, where=where)
     with stage("train") as report:
-        history = course.fit(model, dataset.train, report, state="state")
+        history = course.fit(model, dataset.train, report, state="state", watch=watch)
     if model.fusion.needs_out_of_fold:
         course.settle_out_of_fold(model, stage)
     encodings, rows = course.encodings(model, dataset.validation), evaluation_rows(dataset.validation)
     if not model.fusion.needs_out_of_fold:
         settle(encodings, rows, seed=seed)
     calibrated = calibrate(encodings, rows)
+    validation_nll = _calibrated_loss(encodings, rows, recipe.task)
     run: dict[str, Any] = {
         **recipe.settings(),
         "seed": seed,
         "parameters": count_parameters(model),
-        "train_s": round(time.monotonic() - started, 1),
+        "train_s": round(history.seconds, 1),
         "epochs": history.epochs,
         "modality_temperatures": calibrated.modality_temperatures,
+        "validation_nll": round(validation_nll, 6),
         "data": dataset.provenance,
     }
-    return Trained(model.cpu(), tokenizer_json, calibrated, history, run)
+    return Trained(model.cpu(), tokenizer_json, calibrated, history, run, validation_nll)
 
 
 def tokenizer_of(recipe: Recipe, dataset: Dataset) -> bytes | None:
@@ -92,6 +106,9 @@ def tokenizer_of(recipe: Recipe, dataset: Dataset) -> bytes | None:
         return None
     spec = recipe.encoders["text"]
     if isinstance(spec, PretrainedText):
+        # Importing transformers takes seconds, and most recipes need none of it.
+        from training.encoders.pretrained import pretrained_tokenizer
+
         return pretrained_tokenizer(spec.source, revision=spec.revision)[0]
     texts = dataset.train.items.texts
     assert texts is not None, "a recipe that reads texts has some to learn from"
@@ -109,6 +126,17 @@ def evaluation_rows(split: Split) -> Rows:
     return split.pairing.rows(EVALUATION_SEED)
 
 
+def _calibrated_loss(encodings: Encodings, rows: Rows, task: Task) -> float:
+    """Nats, of the rows that bring a subset, mean over the subsets."""
+    losses = []
+    for subset in subsets(encodings.model.names):
+        chosen = rows_with(rows, subset)
+        logits = torch.from_numpy(encodings.logits(chosen, subset)).float()
+        targets = torch.from_numpy(chosen.targets)
+        losses.append(mean_loss(logits, targets, task))
+    return sum(losses) / len(losses)
+
+
 class _Course:
     """The fits of one run: the model itself, and where its fusion asks for them, those of the folds."""
 
@@ -120,12 +148,14 @@ class _Course:
         self._tokenize = preparer_of(recipe, tokenizer_json)
         self._stock = Stock(dataset.train.items, recipe.inputs, self._tokenize)
 
-    def fit(self, model: Model, split: Split, report: Report, *, state: str) -> History:
+    def fit(
+        self, model: Model, split: Split, report: Report, *, state: str, watch: Watch | None = None
+    ) -> History:
         where = self._where
         drawer = Drawer(split, self._stock, self._recipe, seed=self._seed, world=where.world)
         folder = where.state_folder
         saving = Saving(folder / state, self._identity(state), where.save_every_s) if folder else None
-        validate = self._validation_loss if self._recipe.schedule.patience is not None else None
+        validate = self._validating(watch) if self._recipe.schedule.patience is not None else None
         return fit(
             model,
             drawer,
@@ -161,6 +191,17 @@ class _Course:
         assert said is not None
         available = torch.from_numpy(rows.present[:, columns])
         model.fusion.settle(said, available, torch.from_numpy(rows.targets), seed=self._seed)
+
+    def _validating(self, watch: Watch | None) -> Validate:
+        epochs = count(1)
+
+        def validate(model: Model) -> float:
+            loss = self._validation_loss(model)
+            if watch is not None:
+                watch(next(epochs), loss)
+            return loss
+
+        return validate
 
     def _validation_loss(self, model: Model) -> float:
         """Mean over the subsets of modalities, before any calibration."""

@@ -26,6 +26,7 @@ class GoldenCase(BaseModel):
     text: FilePath | None = None
     audio: FilePath | None = None
     probabilities: tuple[float, ...] = Field(description="Of all labels, in the manifest's order.")
+    logits: tuple[float, ...] | None = Field(None, description="Likewise; `trichord verify` compares them.")
 
     def raw(self, files: Mapping[str, bytes]) -> RawInputs:
         return RawInputs(
@@ -55,6 +56,8 @@ def load_golden(manifest: Manifest, files: Mapping[str, bytes]) -> tuple[GoldenC
         raise BundleCorrupt("it lists no golden case, so nothing can be verified.", file=file)
     for case in cases:
         named = [path for path in (case.image, case.text, case.audio) if path]
-        if not named or not files.keys() >= set(named) or len(case.probabilities) != len(manifest.labels):
+        answers = (case.probabilities, case.probabilities if case.logits is None else case.logits)
+        is_of_all_labels = all(len(numbers) == len(manifest.labels) for numbers in answers)
+        if not named or not files.keys() >= set(named) or not is_of_all_labels:
             raise BundleCorrupt(f"case '{case.name}' does not fit the bundle. Export it again.", file=file)
     return cases

@@ -230,6 +230,11 @@ class Manifest(_Frozen):
         return self.task == "multilabel"
 
     @property
+    def is_float32(self) -> bool:
+        """Else a row's answer may depend, within what its gates allowed, on what it is batched with."""
+        return self.variant is None or self.variant.precision == "float32"
+
+    @property
     def label_thresholds(self) -> tuple[float, ...]:
         """For multilabel: the least probability of each label that holds."""
         return self.calibration.thresholds or (_EVEN,) * len(self.labels)

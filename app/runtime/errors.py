@@ -4,6 +4,7 @@
   + DeviceUnavailable     the device that was asked for is not there
   + GraphInvalid          ONNX Runtime refuses a graph, or its inputs and outputs are not the contract's
   + GoldenMismatch        the bundle answers otherwise than when it was exported
+  + GraphsDisagree        a row is answered otherwise in a batch, or by the fused graph
 * NonFiniteOutput         the model gave NaN or infinity for a row
 """
 
@@ -24,6 +25,10 @@ class GraphInvalid(RuntimeFault):
 
 class GoldenMismatch(RuntimeFault):
     """A golden case is answered otherwise than at export."""
+
+
+class GraphsDisagree(RuntimeFault):
+    """One row, two answers: by what it was asked together with, or by which graphs answered."""
 
 
 class NonFiniteOutput(Exception):

@@ -1,4 +1,4 @@
-"""What the remote engine asks of a server, and httpx behind it. Nothing else here knows HTTP."""
+"""What the remote engine asks of a server, and httpx2 behind it. Nothing else here knows HTTP."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol
 
-import httpx
+import httpx2 as httpx
 
 from app.bundle.manifest import MODALITIES, Modality
 from app.bundle.sample import RawInputs
@@ -67,7 +67,7 @@ class RowClient(Protocol):
 
 
 class HttpxClient:
-    """RowClient over httpx."""
+    """RowClient over httpx2."""
 
     def __init__(self, url: str, *, key: str | None, timeout_s: float, connections: int) -> None:
         headers = {"X-Request-Priority": "batch", "X-Request-Deadline-Ms": str(int(timeout_s * 1000))}

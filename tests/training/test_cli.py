@@ -4,7 +4,8 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from training.__main__ import RECIPES, app
+from training.__main__ import app
+from training.recipes.registry import RECIPES
 
 
 def run(*arguments: str) -> tuple[int, str]:

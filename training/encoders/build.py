@@ -5,10 +5,12 @@ from __future__ import annotations
 from app.bundle.manifest import AudioInput, ImageInput, TextInput
 from training.encoders.audio import MelAudioEncoder
 from training.encoders.contract import Encoder
+from training.encoders.descriptors import DescribedImageEncoder
 from training.encoders.image import PlainImageEncoder, ResidualImageEncoder
 from training.encoders.ngrams import NgramTextEncoder
 from training.encoders.specs import (
     ConvText,
+    DescribedImage,
     EncoderSpec,
     MelAudio,
     NgramText,
@@ -17,8 +19,10 @@ from training.encoders.specs import (
     PretrainedImage,
     PretrainedText,
     ResidualImage,
+    StatisticAudio,
     TransformerText,
 )
+from training.encoders.statistics import StatisticAudioEncoder
 from training.encoders.text import ConvTextEncoder, TransformerTextEncoder
 
 
@@ -46,6 +50,8 @@ def _image(spec: EncoderSpec, image: ImageInput) -> Encoder:
             return PlainImageEncoder(spec)
         case ResidualImage():
             return ResidualImageEncoder(spec)
+        case DescribedImage():
+            return DescribedImageEncoder(spec, image)
         case PretrainedImage():
             # Importing transformers takes seconds, and most recipes need none of it.
             from training.encoders.pretrained import PretrainedImageEncoder
@@ -75,6 +81,8 @@ def _audio(spec: EncoderSpec, audio: AudioInput) -> Encoder:
     match spec:
         case MelAudio():
             return MelAudioEncoder(spec, audio)
+        case StatisticAudio():
+            return StatisticAudioEncoder(spec, audio)
         case PretrainedAudio():
             from training.encoders.pretrained_audio import pretrained_audio
 

@@ -13,6 +13,7 @@ from training.encoders.specs import NgramText
 from training.encoders.text import look_up
 
 _PRIME: Final = 2**31 - 1
+_MARK: Final = 2**30  # no vocabulary is as large
 _SEED: Final = 2017  # of the hash's factors: part of what an exported graph means, so never changed
 
 
@@ -26,16 +27,12 @@ class NgramTextEncoder(Encoder):
         self.pad_id, self.buckets, self.orders = pad_id, spec.buckets, spec.orders
         self.register_buffer("factors", _factors(max(spec.orders)), persistent=False)
         self.table = nn.Parameter(torch.empty(spec.buckets, spec.channels).uniform_(-0.1, 0.1))
-        self.out = nn.Sequential(
-            nn.LayerNorm(spec.channels),
-            nn.Dropout(spec.dropout),
-            nn.Linear(spec.channels, spec.hidden),
-            nn.ReLU(),
-            nn.Dropout(spec.dropout),
-            nn.Linear(spec.hidden, spec.width),
-        )
+        self.has_ends, self.is_rooted = spec.has_ends, spec.is_rooted
+        self.out = _dense(spec) if spec.hidden else _linear(spec)
 
     def forward(self, text: Tensor) -> Encoded:
+        if self.has_ends:
+            text = self.framed(text)
         valid = text != self.pad_id
         chosen = regions(valid, self.tokens)
         total: Tensor | float = 0.0
@@ -48,8 +45,17 @@ class NgramTextEncoder(Encoder):
             total = total + masked_mean(rows, here) * count
             found = found + count
         assert isinstance(found, Tensor), "there is at least one order"
-        said = self.out(total / found.clamp(min=1))
+        found = found.clamp(min=1)
+        said = self.out(total / (found.sqrt() if self.is_rooted else found))
         return Encoded(tokens=said[:, 1:] if self.tokens > 1 else said, pooled=said[:, 0])
+
+    def framed(self, text: Tensor) -> Tensor:
+        """A mark before and after the tokens of each row: [rows, tokens] to [rows, tokens + 2]."""
+        ids = text.long()
+        end = (ids != self.pad_id).sum(dim=1, keepdim=True) + 1
+        at = torch.arange(ids.shape[1] + 2, device=ids.device)
+        wider = nn.functional.pad(ids, (1, 1), value=self.pad_id)
+        return torch.where((at == 0) | (at == end), _MARK, wider)
 
     def hashed(self, text: Tensor, order: int) -> Tensor:
         """Bucket of the n-gram that starts at each token: int64 [rows, tokens].
@@ -64,6 +70,21 @@ class NgramTextEncoder(Encoder):
             token = tokens[:, place : place + text.shape[1]]
             code = (code + token * factors[place + 1]) % _PRIME
         return code % self.buckets
+
+
+def _dense(spec: NgramText) -> nn.Sequential:
+    return nn.Sequential(
+        nn.LayerNorm(spec.channels),
+        nn.Dropout(spec.dropout),
+        nn.Linear(spec.channels, spec.hidden),
+        nn.ReLU(),
+        nn.Dropout(spec.dropout),
+        nn.Linear(spec.hidden, spec.width),
+    )
+
+
+def _linear(spec: NgramText) -> nn.Sequential:
+    return nn.Sequential(nn.Dropout(spec.dropout), nn.Linear(spec.channels, spec.width))
 
 
 def _begins(valid: Tensor, order: int) -> Tensor:

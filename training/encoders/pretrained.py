@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils.hub import cached_file
 
 from app.bundle.manifest import ImageInput, TextInput
@@ -173,6 +173,17 @@ def read_preprocessor(source: str, revision: str | None) -> dict[str, Any]:
     assert isinstance(path, str)
     content: dict[str, Any] = json.loads(Path(path).read_bytes())
     return content
+
+
+def read_config(source: str, revision: str | None) -> Any:
+    """What the model is built of. Raises OSError or ValueError where there is none."""
+    return AutoConfig.from_pretrained(source, revision=revision, **_where(source))
+
+
+def tokens_of_tokenizer(source: str, revision: str | None) -> int:
+    """The most that its authors allow; a number beyond all texts where they say none."""
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, **_where(source))
+    return int(tokenizer.model_max_length)
 
 
 def on_some_rows(encode: Callable[..., Encoded], *inputs: Tensor) -> Encoded:

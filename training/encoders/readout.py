@@ -23,7 +23,7 @@ class PeakReadout(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor) -> Encoded:
         chosen = regions(valid, self.tokens)
-        seen = torch.cat([masked_mean(x, chosen), _masked_peak(x, chosen)], dim=2)
+        seen = torch.cat([masked_mean(x, chosen), masked_peak(x, chosen)], dim=2)
         return _apart(torch.relu(self.out(seen)))
 
 
@@ -111,7 +111,7 @@ def masked_mean(x: Tensor, chosen: Tensor) -> Tensor:
     return torch.matmul(chosen.to(x.dtype), kept) / count
 
 
-def _masked_peak(x: Tensor, chosen: Tensor) -> Tensor:
+def masked_peak(x: Tensor, chosen: Tensor) -> Tensor:
     """As `masked_mean`, the highest; zeros for an empty region."""
     highest = torch.where(chosen.unsqueeze(3), x.unsqueeze(1), -1e4).amax(dim=2)
     return torch.where(chosen.any(dim=2).unsqueeze(2), highest, 0.0)

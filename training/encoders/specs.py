@@ -7,6 +7,7 @@ encoder reads (sizes, rates, the id that pads) is not here but in `app.bundle.ma
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 # --- image: `tokens` are the cells of a square grid, row by row: 1, 4, 9, 16 … -------------------
 
@@ -35,6 +36,16 @@ class ResidualImage:
     is_grey: bool = False  # grey with its contrast evened out; else colour by `mean` and `deviation`
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of red, green, blue in 0..1
     deviation: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedImage:
+    """Gradients and colours counted, then one dense layer: for sets of about a thousand pictures."""
+
+    tokens: ClassVar[int] = 1  # the whole
+    width: int
+    dropout: float = 0.5
+    hide: float = 0.3  # share of descriptors that are not heard in training
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +89,13 @@ class NgramText:
 
     buckets: int  # rows of the table that all orders share
     channels: int
-    hidden: int
+    hidden: int  # 0: no layer between the mean and what is said
     width: int
     tokens: int = 1
     orders: tuple[int, ...] = (1, 2, 3)  # lengths of n-grams, in tokens
     dropout: float = 0.1
+    has_ends: bool = False  # a mark stands before the first token and after the last: what words begin with
+    is_rooted: bool = False  # the sum is divided by the root of the count: it learns faster from short texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +129,19 @@ class MelAudio:
 
 
 @dataclass(frozen=True, slots=True)
+class StatisticAudio:
+    """Moments of a log-mel spectrogram, then one dense layer: for sets of few speakers."""
+
+    tokens: ClassVar[int] = 1  # the whole
+    bands: int
+    width: int
+    hop_s: float = 0.020
+    parts: int = 4  # of the recording, equal, whose means and peaks are told apart
+    dropout: float = 0.5
+    hide: float = 0.2  # share of statistics that are not heard in training
+
+
+@dataclass(frozen=True, slots=True)
 class PretrainedAudio:
     """wav2vec 2.0, HuBERT or AST of the Hugging Face hub or of a local folder."""
 
@@ -126,7 +152,7 @@ class PretrainedAudio:
     is_frozen: bool = True
 
 
-ImageSpec = PlainImage | ResidualImage | PretrainedImage
+ImageSpec = PlainImage | ResidualImage | DescribedImage | PretrainedImage
 TextSpec = ConvText | TransformerText | NgramText | PretrainedText
-AudioSpec = MelAudio | PretrainedAudio
+AudioSpec = MelAudio | StatisticAudio | PretrainedAudio
 EncoderSpec = ImageSpec | TextSpec | AudioSpec

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -23,8 +24,10 @@ from app.bundle.manifest import (
     Inputs,
     Manifest,
     Modality,
+    Variant,
 )
 from app.bundle.sample import Sample
+from app.runtime.agreement import check_agreement
 from app.runtime.golden import replay
 from app.runtime.predictor import Predictor
 from app.runtime.session import Device
@@ -36,7 +39,7 @@ from training.encodings import rows_with
 from training.export.card import model_card
 from training.export.golden import GoldenInput, golden_inputs
 from training.export.graphs import FUSED_FILE, FUSION_FILE
-from training.export.parity import Parity, check_parity
+from training.export.parity import Parity, check_parity, check_rounded_parity
 from training.model import Model
 from training.recipe import Recipe
 from training.run import evaluation_rows, preparer_of
@@ -69,16 +72,20 @@ def publish(
     destination: Path,
     *,
     number: int,
+    variant: Variant | None = None,
 ) -> Published:
     """Compare the exported graphs with torch, write aside, read back as the server does, then publish.
 
-    Raises ParityBroken, GoldenMismatch, or FileExistsError: a version is published once.
+    Raises ParityBroken, GoldenMismatch, GraphsDisagree, or FileExistsError: a version is published once.
     """
-    assembled = _assemble(checkpoint, recipe, graphs, test, number=number)
+    assembled = _assemble(checkpoint, recipe, graphs, test, number=number, variant=variant)
     with staged(destination) as folder:
         write_bundle(folder, assembled.bundle.manifest, assembled.bundle.files)
         bundle = read_bundle(folder)
-        replay(bundle, Predictor.open(bundle, device=_CPU, threads=1))
+        predictor = Predictor.open(bundle, device=_CPU, threads=1)
+        replay(bundle, predictor)
+        if bundle.manifest.is_float32:
+            check_agreement(bundle, predictor)
     size = sum(record.size for record in bundle.manifest.files.values())
     return Published(destination, size, bundle.manifest.digest, assembled.parity)
 
@@ -90,9 +97,16 @@ class _Assembled:
 
 
 def _assemble(
-    checkpoint: Checkpoint, recipe: Recipe, graphs: dict[str, bytes], test: Split, *, number: int
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    graphs: dict[str, bytes],
+    test: Split,
+    *,
+    number: int,
+    variant: Variant | None,
 ) -> _Assembled:
     """The whole bundle in memory: graphs, then what they answer, then the card that tells of it."""
+    bundle_of = partial(_bundle, checkpoint, recipe, number=number, variant=variant)
     files = dict(graphs)
     if recipe.inputs.text is not None:
         assert checkpoint.tokenizer_json is not None
@@ -100,14 +114,16 @@ def _assemble(
     golden = golden_inputs(recipe.inputs.names)
     for case in golden:
         files |= {f"golden/{name}": body for name, body in case.files.items()}
-    unanswered = dump_golden(tuple(_case(g, [0.0] * len(recipe.labels)) for g in golden))
-    draft = _bundle(checkpoint, recipe, {**files, GOLDEN_FILE: unanswered}, checkpoint.run, number=number)
-    parity = check_parity(checkpoint.model, draft, parity_samples(checkpoint, recipe, test))
+    blank = [0.0] * len(recipe.labels)
+    unanswered = dump_golden(tuple(_case(one, blank, blank) for one in golden))
+    draft = bundle_of({**files, GOLDEN_FILE: unanswered}, checkpoint.run)
+    compare = check_parity if variant is None else check_rounded_parity
+    parity = compare(checkpoint.model, draft, parity_samples(checkpoint, recipe, test))
     files[GOLDEN_FILE] = _answered(golden, draft)
     run = {**checkpoint.run, "libraries": _libraries(), "parity": asdict(parity)}
-    described = _bundle(checkpoint, recipe, files, run, number=number).manifest
+    described = bundle_of(files, run).manifest
     files["README.md"] = model_card(described, recipe).encode()
-    return _Assembled(_bundle(checkpoint, recipe, files, run, number=number, like=described), parity)
+    return _Assembled(bundle_of(files, run, like=described), parity)
 
 
 def parity_samples(checkpoint: Checkpoint, recipe: Recipe, test: Split) -> list[Sample]:
@@ -143,6 +159,7 @@ def _bundle(
     run: dict[str, Any],
     *,
     number: int,
+    variant: Variant | None,
     like: Manifest | None = None,
 ) -> Bundle:
     spec = recipe.fusion
@@ -162,6 +179,7 @@ def _bundle(
             embedding=spec.embedding,
         ),
         calibration=_calibration(checkpoint.calibrated),
+        variant=variant,
         golden=GOLDEN_FILE,
         training=run,
         metrics=checkpoint.metrics,
@@ -191,17 +209,17 @@ def _answered(golden: tuple[GoldenInput, ...], draft: Bundle) -> bytes:
     cases = []
     for case in golden:
         [outputs] = predictor.run([predictor.prepare(case.raw)])
-        cases.append(_case(case, outputs.probabilities.tolist()))
+        cases.append(_case(case, outputs.probabilities.tolist(), outputs.logits.tolist()))
     return dump_golden(tuple(cases))
 
 
-def _case(golden: GoldenInput, probabilities: list[float]) -> GoldenCase:
+def _case(golden: GoldenInput, probabilities: list[float], logits: list[float]) -> GoldenCase:
     def path(modality: Modality) -> str | None:
         part: tuple[str, bytes] | None = getattr(golden, modality)
         return f"golden/{part[0]}" if part else None
 
     paths = {modality: path(modality) for modality in MODALITIES}
-    return GoldenCase(name=golden.name, probabilities=tuple(probabilities), **paths)
+    return GoldenCase(name=golden.name, probabilities=tuple(probabilities), logits=tuple(logits), **paths)
 
 
 def _libraries() -> dict[str, str]:

@@ -7,10 +7,12 @@ from typing import Final
 from app.bundle.manifest import Manifest
 from training.recipe import Recipe
 from training.report import (
+    GATES_HEADER,
     SETS_HEADER,
     Rows,
     coverage_rows,
     gain,
+    gate_rows,
     score_header,
     stranger_rows,
     subset_rows,
@@ -28,6 +30,8 @@ def model_card(manifest: Manifest, recipe: Recipe) -> str:
         f"## Training\n\n{_training(manifest, recipe)}",
         f"## Files\n\n{_FILES}",
     ]
+    if manifest.variant is not None:
+        parts.insert(-2, f"## Variant\n\n{_variant(manifest)}")
     if about.limits:
         parts.insert(-1, "## What it is not for\n\n" + "\n".join(f"- {limit}" for limit in about.limits))
     return "\n\n".join(parts) + "\n"
@@ -151,6 +155,24 @@ def _figures(manifest: Manifest, recipe: Recipe) -> str:
             _table((f"{name.column} left out", "accuracy"), stranger_rows(metrics["strangers"])),
         ]
     return "\n\n".join(parts)
+
+
+def _variant(manifest: Manifest) -> str:
+    variant = manifest.variant
+    assert variant is not None
+    computed = {
+        "int8": "Convolutions compute with 8-bit numbers; other large weights are stored as such and "
+        "computed with as float32.",
+        "float16": "Encoders compute with 16-bit numbers; the fusion's weights are stored as such.",
+    }
+    return "\n\n".join(
+        (
+            f"Made from the float32 bundle with the digest `{variant.of}`. {computed[variant.precision]} "
+            "Temperatures and the thresholds of conformal sets were fitted again on its own answers. Against "
+            "that bundle:",
+            _table(GATES_HEADER, gate_rows(manifest.metrics["gates"])),
+        )
+    )
 
 
 def _coverage(metrics: dict[str, object]) -> list[str]:

@@ -31,14 +31,23 @@ class GraphFrozen(Exception):
 
 def export_graphs(model: Model, inputs: Inputs) -> dict[str, bytes]:
     """Path in the bundle to the graph's bytes. Raises GraphFrozen."""
-    encoders = {name: _encoder_graph(model, name, inputs) for name in model.names}
-    fusion = fusion_graph(model)
+    return joined_graphs(encoder_graphs(model, inputs), fusion_graph(model), inputs)
+
+
+def joined_graphs(
+    encoders: Mapping[Modality, onnx.ModelProto], fusion: onnx.ModelProto, inputs: Inputs
+) -> dict[str, bytes]:
+    """Path in the bundle to the graph's bytes, the fused one too."""
     graphs = {inputs.encoder(name).encoder: graph.SerializeToString() for name, graph in encoders.items()}
     return {
         **graphs,
         FUSION_FILE: fusion.SerializeToString(),
         FUSED_FILE: fused_graph(encoders, fusion).SerializeToString(),
     }
+
+
+def encoder_graphs(model: Model, inputs: Inputs) -> dict[Modality, onnx.ModelProto]:
+    return {name: _encoder_graph(model, name, inputs) for name in model.names}
 
 
 def fusion_graph(model: Model) -> onnx.ModelProto:

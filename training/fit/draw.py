@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -33,6 +33,14 @@ class Draw:
     rows: float
     heard: float
 
+    def to(self, device: torch.device) -> Draw:
+        return replace(
+            self,
+            batch=self.batch.to(device),
+            targets=self.targets.to(device),
+            weights=self.weights.to(device),
+        )
+
 
 class Drawer:
     """Calls with the same step give the same batch, in any process."""
@@ -57,9 +65,11 @@ class Drawer:
         targets = torch.from_numpy(chosen.targets)
         weights = self._weights(targets)
         mine = self._world.share(len(chosen))
+        if not self._world.is_first:  # each process changes other rows, hence in other ways
+            generator.manual_seed(seed_of(self._seed, "step", step) + self._world.rank)
         changes = changes_of(self._recipe.augmentation, self._recipe.inputs, generator)
         return Draw(
-            batch=self._stock.batch(chosen.items[mine][:, self._columns], present[mine], changes),
+            batch=self._stock.batch(chosen.items[:, self._columns], present, changes, share=mine),
             targets=targets[mine],
             weights=weights[mine],
             rows=float(weights.sum()),

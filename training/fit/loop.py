@@ -33,7 +33,7 @@ from training.recipe import Recipe
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How far a run is; `loss` and `accuracy` are of this step's batch, or of this process's share of it."""
+    """How far a run is; `loss` is of this step's batch, `accuracy` of this process's share of it."""
 
     done: int
     steps: int
@@ -63,6 +63,7 @@ class History:
     validation: list[float] = field(default_factory=list)  # after each epoch, where it is looked at
     best: float = float("inf")
     best_epoch: int = 0
+    seconds: float = 0.0  # of all processes that the run took, one after the other
     resumed_at: int = 0  # the step that this process began with
 
 
@@ -87,6 +88,7 @@ def fit(
             run.end_epoch(validate)
         run.save_if_due()
     run.finish()
+    run.history.seconds = run.seconds
     return run.history
 
 
@@ -107,7 +109,8 @@ class _Run:
         self._world = world
         self._model = model.to(device).train()
         _lay_out(self._model, torch.channels_last)  # the faster layout for convolutions on a CPU
-        self._wrapped = world.wrapped(self._model)
+        objective = _Objective(self._model, recipe, device)
+        self._wrapped = world.wrapped(objective, leaves_out=self._schedule.tower_epochs > 0)
         self.steps = self._schedule.epochs * drawer.steps_per_epoch
         self._optimiser = _optimiser(model, recipe)
         self._cycle = torch.optim.lr_scheduler.OneCycleLR(
@@ -118,7 +121,7 @@ class _Run:
         self._average = _average(model, self._schedule.average)
         self._best: dict[str, Tensor] = {}
         self._done = 0
-        self._saved_s = time.monotonic()
+        self._started_s = self._saved_s = time.monotonic()
         self.history = History()
 
     @property
@@ -128,6 +131,10 @@ class _Run:
         return self._done >= self.steps or (is_tired and self.at_epoch_end)
 
     @property
+    def seconds(self) -> float:
+        return self.history.seconds + time.monotonic() - self._started_s
+
+    @property
     def at_epoch_end(self) -> bool:
         return self._done > 0 and self._done % self._draw.steps_per_epoch == 0
 
@@ -135,12 +142,12 @@ class _Run:
         schedule = self._schedule
         in_towers = self._done < schedule.tower_epochs * self._draw.steps_per_epoch
         draw = self._draw(self._done, drop=0.0 if in_towers else schedule.drop_modality)
-        torch.manual_seed(seed_of(self._seed, "dropout", self._done))
-        fused, targets = self._forward(draw)
+        draw = draw.to(self._device)
+        torch.manual_seed(seed_of(self._seed, "dropout", self._done) + self._world.rank)
         alone = in_towers or not self._model.fusion.is_joint
-        loss = loss_of(fused, draw, schedule, self._task, auxiliary_alone=alone)
+        loss, fused = self._wrapped(draw, auxiliary_alone=alone)
         self._optimiser.zero_grad(set_to_none=True)
-        (loss * self._world.size).backward()  # type: ignore[no-untyped-call]  # gradients become means over processes
+        (loss * self._world.size).backward()  # gradients become means over processes
         if schedule.modulation and not in_towers:
             slow_the_dominant(self._model, fused, draw, strength=schedule.modulation, world=self._world)
         nn.utils.clip_grad_norm_(self._model.parameters(), schedule.clip_norm)
@@ -149,22 +156,16 @@ class _Run:
         if self._average is not None:
             self._average.update_parameters(self._model)
         self._done += 1
-        value = loss.item()
+        value = self._world.total(loss.detach()).item()
         self.history.losses.append(value)
-        report(Step(self._done, self.steps, value, accuracy_of(fused.logits, targets, self._task)))
-
-    def _forward(self, draw: Draw) -> tuple[Fused, Tensor]:
-        kind = self._device.type
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self._schedule.is_bfloat16):
-            fused: Fused = self._wrapped(draw.batch)
-        return fused, draw.targets
+        report(Step(self._done, self.steps, value, accuracy_of(fused.logits, draw.targets, self._task)))
 
     def end_epoch(self, validate: Validate | None) -> None:
         self.history.epochs += 1
         if validate is None or self._schedule.patience is None:
             return
         candidate = self._candidate()
-        value = validate(candidate.eval())
+        value = self._world.from_first(lambda: validate(candidate.eval()), self._device)
         self._model.train()
         self.history.validation.append(value)
         if value < self.history.best:
@@ -225,8 +226,27 @@ class _Run:
             "done": self._done,
             "groups": groups,
             "cycle": cycle,
-            "history": asdict(self.history),
+            "history": asdict(self.history) | {"seconds": self.seconds},
         }
+
+
+class _Objective(nn.Module):
+    """The forward pass with its loss: what has no part in the loss is seen to have none.
+
+    What the model said comes beside it without gradients.
+    """
+
+    def __init__(self, model: Model, recipe: Recipe, device: torch.device) -> None:
+        super().__init__()
+        self.model = model
+        self._schedule, self._task, self._kind = recipe.schedule, recipe.task, device.type
+
+    def forward(self, draw: Draw, *, auxiliary_alone: bool) -> tuple[Tensor, Fused]:
+        with torch.autocast(self._kind, dtype=torch.bfloat16, enabled=self._schedule.is_bfloat16):
+            fused: Fused = self.model(draw.batch)
+        loss = loss_of(fused, draw, self._schedule, self._task, auxiliary_alone=auxiliary_alone)
+        said = (fused.logits, fused.embedding, fused.modality_logits)
+        return loss, Fused(*(values.detach() for values in said))
 
 
 def _optimiser(model: Model, recipe: Recipe) -> torch.optim.AdamW:

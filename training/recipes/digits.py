@@ -76,7 +76,9 @@ def digits() -> Recipe:
             "text": ConvText(channels=64, width=96),
             "audio": MelAudio(channels=(16, 40, 64, 80), bands=40, width=96, mask_bands=6, mask_frames=10),
         },
-        fusion=FusionSpec(level="feature", method="concat", width=64, embedding=64),
+        # Chosen on validation rows: `python -m training choose digits --among
+        # prediction/multiply,feature/concat,feature/low_rank` gives 0.0198, 0.0267 and 0.0284 nats.
+        fusion=FusionSpec(level="prediction", method="multiply", width=64, embedding=64),
         schedule=Schedule(
             epochs=3,
             batch_size=256,

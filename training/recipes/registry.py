@@ -7,5 +7,6 @@ from typing import Final
 
 from training.recipe import Recipe
 from training.recipes.digits import digits
+from training.recipes.picturewords import picturewords
 
-RECIPES: Final[dict[str, Callable[[], Recipe]]] = {"digits": digits}
+RECIPES: Final[dict[str, Callable[[], Recipe]]] = {"digits": digits, "picturewords": picturewords}

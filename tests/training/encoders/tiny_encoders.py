@@ -12,18 +12,20 @@ from training.encoders.build import build_encoder
 from training.encoders.contract import Encoder
 from training.encoders.specs import (
     ConvText,
+    DescribedImage,
     EncoderSpec,
     MelAudio,
     NgramText,
     PlainImage,
     ResidualImage,
+    StatisticAudio,
     TransformerText,
 )
 
 VOCABULARY: Final = 60
 
 IMAGE: Final = ImageInput(
-    encoder="image.onnx", features=6, max_bytes=1_000, resize=18, height=16, width=18, max_pixels=1_000
+    encoder="image.onnx", features=6, max_bytes=1_000, resize=34, height=32, width=34, max_pixels=1_000
 )
 TEXT: Final = TextInput(
     encoder="text.onnx",
@@ -43,6 +45,7 @@ IMAGE_SPECS: Final[dict[str, EncoderSpec]] = {
     "plain in cells": PlainImage(channels=(3, 4, 4, 5), width=6, tokens=4),
     "residual": ResidualImage(channels=(4, 6), blocks=2, width=6, tokens=9),
     "residual grey": ResidualImage(channels=(4, 6), blocks=1, width=6, tokens=1, stem_stride=2, is_grey=True),
+    "described": DescribedImage(width=6),
 }
 TEXT_SPECS: Final[dict[str, EncoderSpec]] = {
     "convolution": ConvText(channels=8, width=6),
@@ -50,12 +53,17 @@ TEXT_SPECS: Final[dict[str, EncoderSpec]] = {
     "transformer": TransformerText(channels=8, layers=2, heads=2, width=6, tokens=4),
     "n-grams": NgramText(buckets=97, channels=5, hidden=7, width=6),
     "n-grams in parts": NgramText(buckets=97, channels=5, hidden=7, width=6, tokens=3, orders=(1, 2, 5)),
+    "n-grams with ends": NgramText(
+        buckets=97, channels=5, hidden=0, width=6, orders=(1, 3), has_ends=True, is_rooted=True
+    ),
 }
 AUDIO_SPECS: Final[dict[str, EncoderSpec]] = {
     "mel": MelAudio(channels=(3, 4, 4, 5), bands=20, width=6, mask_bands=4, mask_frames=4),
     "mel residual": MelAudio(
         channels=(4, 6), bands=20, width=6, tokens=3, blocks=1, hop_s=0.02, is_relative=False
     ),
+    "statistics": StatisticAudio(bands=20, width=6),
+    "statistics of the whole": StatisticAudio(bands=20, width=6, parts=1),
 }
 SPECS: Final = {**IMAGE_SPECS, **TEXT_SPECS, **AUDIO_SPECS}
 

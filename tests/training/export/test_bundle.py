@@ -11,6 +11,7 @@ import torch
 
 from app.bundle.folder import Bundle, read_bundle, staged
 from app.bundle.manifest import Inputs, Modality
+from app.runtime.agreement import MOST_DIFFERENCE
 from app.runtime.golden import replay
 from app.runtime.predictor import Predictor
 from app.runtime.session import Device
@@ -27,7 +28,7 @@ from training.evaluate import evaluate
 from training.export.bundle import Published, bundle_folder, parity_samples, publish
 from training.export.card import model_card
 from training.export.graphs import export_graphs
-from training.export.parity import MOST_DIFFERENCE, ParityBroken, check_parity
+from training.export.parity import ParityBroken, check_parity
 from training.progress import silent
 from training.recipe import Recipe
 from training.run import train
@@ -74,7 +75,7 @@ def test_graphs_that_answer_otherwise_are_not_published(
 ) -> None:
     other = copy.deepcopy(checkpoint.model)
     with torch.no_grad():
-        other.fusion.classify.bias[0] += bias  # type: ignore[union-attr,index,operator]
+        other.fusion.heads[0].bias[0] += bias  # type: ignore[union-attr,index,operator]
     graphs = {path: body for path, body in bundle.files.items() if path.endswith(".onnx")}
     changed = replace(checkpoint, model=other.eval())
     with pytest.raises(ParityBroken, match="Nothing was published"):

@@ -57,7 +57,7 @@ def test_augmented_clips_keep_their_sound_and_are_silent_after_their_end(
     assert how is not None
     window = round(how.window_s * 8_000)
     samples, length = augment_sounds(
-        padded(clips, np.arange(len(clips)), least=1), how, generator(), rate_hz=8_000
+        padded(clips, np.arange(len(clips)), np.arange(len(clips)), least=1), how, generator(), rate_hz=8_000
     )
     assert samples.shape == (len(clips), window)
     assert samples.isfinite().all()

@@ -1,0 +1,96 @@
+"""What a picture shows, from the picture, its name in one of fifteen languages, and a person who says it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from app.bundle.manifest import AudioInput, ImageInput, Inputs, TextInput
+from training.data.cache import Cache
+from training.data.dataset import Dataset
+from training.data.home import Home
+from training.data.picturewords import LABELS, load_picturewords
+from training.encoders.specs import DescribedImage, NgramText, StatisticAudio
+from training.fusion.contract import FusionSpec
+from training.recipe import About, Augmentation, ImageAugmentation, Recipe, Schedule
+
+INPUTS: Final = Inputs(
+    image=ImageInput(
+        encoder="encoders/image.onnx",
+        features=256,
+        max_bytes=8 * 2**20,
+        resize=64,
+        height=64,
+        width=64,
+        max_pixels=25_000_000,  # a phone's photograph; 75 MB once decoded
+    ),
+    text=TextInput(
+        encoder="encoders/text.onnx",
+        features=64,
+        max_bytes=16 * 2**10,
+        tokenizer="tokenizer.json",
+        pad_id=0,
+        max_tokens=96,  # of the names of the set, 99 in 100 are shorter
+        max_characters=1_000,
+    ),
+    audio=AudioInput(
+        encoder="encoders/audio.onnx",
+        features=128,
+        max_bytes=8 * 2**20,
+        sample_rate=8_000,  # how a voice sounds; more cost time and told no more
+        min_samples=2_000,
+        max_seconds=20,
+    ),
+)
+
+
+def picturewords() -> Recipe:
+    return Recipe(
+        name="picturewords",
+        task="classification",
+        labels=LABELS,
+        inputs=INPUTS,
+        load=_load,
+        encoders={
+            "image": DescribedImage(width=256),
+            "text": NgramText(
+                buckets=32_768,
+                channels=32,
+                hidden=0,
+                width=64,
+                orders=(1, 2, 3, 4, 5),
+                dropout=0.5,
+                has_ends=True,
+                is_rooted=True,
+            ),
+            "audio": StatisticAudio(bands=48, width=128, dropout=0.6),
+        },
+        fusion=FusionSpec(level="prediction", method="multiply", width=64, embedding=64),
+        schedule=Schedule(
+            epochs=12,
+            batch_size=128,
+            learning_rate=4e-3,
+            weight_decay=0.02,
+            label_smoothing=0.1,
+            drop_modality=0.3,
+            average=0.99,
+            threads=2,
+        ),
+        augmentation=Augmentation(
+            image=ImageAugmentation(degrees=11, shift=0.06, scale=0.2, flip=0.5, colour=0.15),
+        ),
+        about=About(
+            title="PictureWords: picture, name and voice",
+            rows=(
+                "A picture, its name in one of fifteen languages and a recording of that name. Rows of one "
+                "concept are not independent, and no concept is in two splits."
+            ),
+            data=(
+                "Real triples of three children's programs: Tux Paint stamps (GPL-2.0-or-later), Art4Apps by "
+                "way of Abecedarium (CC BY-SA 3.0) and GCompris voices (GPL-3.0 and others)."
+            ),
+        ),
+    )
+
+
+def _load(home: Home, cache: Cache) -> Dataset:
+    return load_picturewords(home, INPUTS, cache)
