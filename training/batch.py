@@ -102,6 +102,25 @@ class Stock:
         return padded(self._clips, items, beside, least=self._min_samples)
 
 
+class Said(Stock):
+    """Instead of items, what trained encoders said of them: float32 [items, ...] of each modality."""
+
+    def __init__(self, said: dict[Modality, Tensor]) -> None:
+        self.names = tuple(said)
+        self._said = said
+
+    def gather(
+        self,
+        modality: Modality,
+        items: NDArray[np.int64],
+        change: Change | None = None,
+        *,
+        beside: NDArray[np.int64] | None = None,  # noqa: ARG002 - nothing is padded
+    ) -> Arrays:
+        raw: Arrays = (self._said[modality][torch.from_numpy(items)],)
+        return change(raw) if change and len(items) else raw
+
+
 def padded(
     clips: Clips, items: NDArray[np.int64], beside: NDArray[np.int64], *, least: int
 ) -> tuple[Tensor, Tensor]:

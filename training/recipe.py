@@ -122,6 +122,7 @@ class Recipe:
     degradation: Degradation | None = None
     strangers: Strangers | None = None
     most_tokens: int = 2_048  # of a tokenizer that is trained on the texts
+    is_by_sound: bool = False  # texts are read by the sounds of their letters, see training/sounds.py
 
     def with_fusion(self, level: Level, method: Method) -> Recipe:
         """The same run with another way to join modalities."""
@@ -143,6 +144,7 @@ class Recipe:
             "augmentation": asdict(self.augmentation),
             "degradation": asdict(self.degradation) if self.degradation else None,
             "most_tokens": self.most_tokens,
+            "is_by_sound": self.is_by_sound,
         }
 
 

@@ -112,7 +112,7 @@ def tokenizer_of(recipe: Recipe, dataset: Dataset) -> bytes | None:
         return pretrained_tokenizer(spec.source, revision=spec.revision)[0]
     texts = dataset.train.items.texts
     assert texts is not None, "a recipe that reads texts has some to learn from"
-    return train_tokenizer(texts.strings, most_tokens=recipe.most_tokens)
+    return train_tokenizer(texts.strings, most_tokens=recipe.most_tokens, is_by_sound=recipe.is_by_sound)
 
 
 def preparer_of(recipe: Recipe, tokenizer_json: bytes | None) -> TextPreparer | None:

@@ -13,7 +13,7 @@ from app.bundle.manifest import MODALITIES, subsets
 from training.calibrate.conformal import Conformal, KnownRows, Method, TooFewRows, fit_conformal
 from training.calibrate.prior import class_prior, label_prior
 from training.calibrate.sets import SetsOf
-from training.calibrate.temperature import fit_label_temperature, fit_temperature
+from training.calibrate.temperature import fit_label_temperature, fit_temperature, independent_rows
 from training.data.dataset import Rows
 from training.encodings import Encodings, presence_of, rows_with
 from training.measure.subsets import groups_of
@@ -65,15 +65,26 @@ def _set_temperatures(encodings: Encodings, rows: Rows) -> dict[str, float]:
         chosen = rows_with(rows, subset)
         present = presence_of(model.names, subset, len(chosen))
         raw = encodings.raw(chosen, present)
-        units = len(np.unique(groups_of(chosen.groups, subset)))
+        groups = groups_of(chosen.groups, subset)
         targets = torch.from_numpy(chosen.targets)
         fit = fit_label_temperature if model.task == "multilabel" else fit_temperature
+        units = independent_rows(_is_wrong(raw.logits, targets), groups)
         found[subset] = fit(raw.logits, targets, units=units)
         mask = torch.tensor([mask_of(subset, model.names)])
         model.temperatures[mask_number(mask)] = found[subset]
         if "+" not in subset:
             at = model.names.index(subset)
             model.modality_temperatures[at] = fit(raw.modality_logits[:, at], targets, units=units)
+    return found
+
+
+def _is_wrong(logits: torch.Tensor, targets: torch.Tensor) -> NDArray[np.bool_]:
+    """[rows]: another class than the right one, or any label wrong."""
+    if targets.ndim == 1:
+        wrong = logits.argmax(dim=1) != targets
+    else:
+        wrong = ((logits > 0) != (targets > 0)).any(dim=1)
+    found: NDArray[np.bool_] = wrong.numpy()
     return found
 
 

@@ -6,12 +6,14 @@ from app.bundle.manifest import AudioInput, ImageInput, TextInput
 from training.encoders.audio import MelAudioEncoder
 from training.encoders.contract import Encoder
 from training.encoders.descriptors import DescribedImageEncoder
+from training.encoders.given import GivenEncoder
 from training.encoders.image import PlainImageEncoder, ResidualImageEncoder
 from training.encoders.ngrams import NgramTextEncoder
 from training.encoders.specs import (
     ConvText,
     DescribedImage,
     EncoderSpec,
+    Given,
     MelAudio,
     NgramText,
     PlainImage,
@@ -34,6 +36,8 @@ def build_encoder(
     Raises EncoderUnfit where the encoder cannot read what the manifest promises, and OSError where
     pretrained weights are not found.
     """
+    if isinstance(spec, Given):
+        return GivenEncoder(spec)
     match input_spec:
         case ImageInput():
             return _image(spec, input_spec)

@@ -152,7 +152,18 @@ class PretrainedAudio:
     is_frozen: bool = True
 
 
+# --- any modality ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """No encoder of its own: what another one said is read instead, to train fusions on it. Not exported."""
+
+    width: int
+    tokens: int
+
+
 ImageSpec = PlainImage | ResidualImage | DescribedImage | PretrainedImage
 TextSpec = ConvText | TransformerText | NgramText | PretrainedText
 AudioSpec = MelAudio | StatisticAudio | PretrainedAudio
-EncoderSpec = ImageSpec | TextSpec | AudioSpec
+EncoderSpec = ImageSpec | TextSpec | AudioSpec | Given

@@ -6,8 +6,8 @@ import torch
 
 from training.calibrate.temperature import fit_label_temperature, fit_temperature
 from training.checkpoint import Checkpoint
-from training.evaluate import calibration_error, score
-from training.model import SUBSETS, mask_number, mask_of
+from training.measure.scores import score
+from training.subsets import SUBSETS, mask_number, mask_of
 
 
 def drawn(temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,11 +28,11 @@ def test_calibration_lowers_the_calibration_error() -> None:
     logits, labels = drawn(2.5)
     found = fit_temperature(logits, labels, units=len(labels))
     before, after = (
-        score((logits / t).softmax(dim=1).double().numpy(), labels.numpy(), units=len(labels))
+        score((logits / t).softmax(dim=1).double().numpy(), labels.numpy(), np.arange(len(labels)), draws=2)
         for t in (1.0, found)
     )
-    assert after.ece < 0.02 < before.ece
-    assert after.accuracy == before.accuracy
+    assert after.ece.value < 0.02 < before.ece.value
+    assert after.accuracy.value == before.accuracy.value
 
 
 def test_rows_without_an_error_do_not_make_a_model_certain() -> None:
@@ -59,12 +59,8 @@ def test_labels_without_an_error_do_not_make_a_model_certain() -> None:
 
 
 def test_each_subset_has_the_temperature_that_the_manifest_lists(checkpoint: Checkpoint) -> None:
-    assert set(checkpoint.temperatures) == set(SUBSETS)
-    for subset, temperature in checkpoint.temperatures.items():
+    temperatures = checkpoint.calibrated.temperatures
+    assert set(temperatures) == set(SUBSETS)
+    for subset, temperature in temperatures.items():
         number = int(mask_number(torch.tensor([mask_of(subset)])))
         assert checkpoint.model.temperatures[number].item() == pytest.approx(temperature)
-
-
-def test_calibration_error_is_the_gap_between_said_and_seen() -> None:
-    confidence, right = np.full(100, 0.9), np.arange(100) < 70
-    assert calibration_error(confidence, right) == pytest.approx(0.2)

@@ -1,0 +1,36 @@
+"""The recipe `xor` with few rows and narrow encoders: all of it runs, nothing is learned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from training.data.cache import Cache
+from training.data.dataset import Dataset
+from training.data.home import Home
+from training.data.xor import Xor, load_xor
+from training.encoders.specs import ConvText, MelAudio, PlainImage
+from training.recipe import Recipe
+from training.recipes.digits import INPUTS
+from training.recipes.xor import xor
+
+ROWS: Final = Xor(train=64, validation=16, test=32)
+
+
+def tiny_xor() -> Recipe:
+    full = xor()
+    return replace(
+        full,
+        load=_load,
+        encoders={
+            "image": PlainImage(channels=(4, 6, 8, 8), width=8, tokens=4),
+            "text": ConvText(channels=8, width=8),
+            "audio": MelAudio(channels=(4, 8), bands=16, width=8, tokens=2),
+        },
+        fusion=replace(full.fusion, width=8, embedding=8, tensor_width=4),
+        schedule=replace(full.schedule, epochs=1, batch_size=32, threads=1),
+    )
+
+
+def _load(_: Home, __: Cache) -> Dataset:
+    return load_xor(INPUTS, ROWS)
