@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--bundle", type=Path, default=Path("models/digits/1"))
+    parser.add_argument("--bundle", type=Path, default=Path("models/digits/2"))
     parser.add_argument("--rows", type=int, default=4000)
     parser.add_argument("--turns", type=int, default=3)
     given = parser.parse_args()
