@@ -20,6 +20,7 @@ from app.api.keys import Scope
 from app.bundle.errors import BundleError
 from app.bundle.folder import Bundle, read_bundle
 from app.runtime.errors import RuntimeFault
+from app.score.command import score
 
 app = typer.Typer(
     name="trichord",
@@ -27,6 +28,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+app.command()(score)
 
 BundleFolder = Annotated[Path, typer.Argument(help="A bundle: models/<name>/<version>.")]
 

@@ -47,6 +47,17 @@ def test_the_contracts_hold(checkout: Path) -> None:
         ("The server never sees torch, onnx or training", "app/api/app.py", "import training"),
         ("The server never sees torch, onnx or training", "app/runtime/session.py", "import onnx"),
         ("Training sees the bundle and the runtime, nothing above", "training/__init__.py", "import app.api"),
+        (
+            "Scoring sees the bundle, the runtime and the client, nothing of the server",
+            "app/score/local.py",
+            "import app.serving.engine",
+        ),
+        (
+            "Scoring sees the bundle, the runtime and the client, nothing of the server",
+            "app/score/remote.py",
+            "import app.api.answers",
+        ),
+        ("Imports point down, floor by floor", "app/api/batch.py", "import app.score.run"),
         ("The bundle floor is light", "app/bundle/folder.py", "import onnxruntime"),
         ("Only app.runtime.session touches onnxruntime", "app/runtime/predictor.py", "import onnxruntime"),
         (
@@ -100,7 +111,8 @@ def test_the_bundle_floor_imports_no_onnxruntime() -> None:
 
 def test_the_command_line_opens_without_the_upper_floors() -> None:
     """`trichord verify` runs where only trichord[cpu] is installed."""
-    assert not loaded_by("import app.cli") & {"fastapi", "uvicorn", "prometheus_client", "structlog"}
+    upper = {"fastapi", "uvicorn", "prometheus_client", "structlog", "httpx2", "pyarrow"}
+    assert not loaded_by("import app.cli") & upper
 
 
 def test_the_client_imports_its_library_and_the_standard_one() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from app.bundle.manifest import Modality, subset_name
 from training.batch import Stock
-from training.calibrate.conformal import Conformal
+from training.calibrate.conformal import Conformal, fewest_groups
 from training.calibrate.model import known_rows
 from training.checkpoint import Checkpoint
 from training.data.dataset import Dataset, Rows, Split
@@ -168,7 +168,7 @@ def _measured(encodings: Encodings, rows: Rows) -> Measurements:
 def _sets(conformal: Conformal, encodings: Encodings, rows: Rows) -> SetsMeasured | None:
     """None where all rows of a subset are of one group: nothing says how far its coverage strays."""
     known = known_rows(encodings, rows)
-    if any(len(np.unique(one.groups)) < 2 for one in known.values()):
+    if any(fewest_groups(one.groups) < 2 for one in known.values()):
         return None
     return measure_sets(conformal, known)
 

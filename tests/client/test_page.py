@@ -34,7 +34,7 @@ def test_an_example_runs(
     at_home = re.sub(r"http://(localhost|127\.0\.0\.1):8000", digits.url, code)
     assert at_home != code
     exec(compile(at_home, "example", "exec"), {})  # noqa: S102 - our own page
-    if "digits/1/golden/7.png" in code:
+    if "digits/2/golden/7.png" in code:
         assert capsys.readouterr().out.startswith("7")
 
 

@@ -1,4 +1,4 @@
-"""models/digits/1, as it is in the repository: what a fresh clone serves."""
+"""models/digits/2, as it is in the repository: what a fresh clone serves; and its older neighbour."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from training.export.golden import draw_digit, golden_inputs
 from training.recipes.digits import digits
 from training.report import gain
 
-FOLDER: Final = Path(__file__).parents[2] / "models/digits/1"
+FOLDER: Final = Path(__file__).parents[2] / "models/digits/2"
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,8 @@ def test_it_is_small(bundle: Bundle) -> None:
 
 def test_it_is_the_recipe_s(bundle: Bundle) -> None:
     recipe, manifest = digits(), bundle.manifest
-    assert (manifest.name, manifest.version) == ("digits", 1)
+    assert (manifest.name, manifest.version) == ("digits", 2)
+    assert (manifest.fusion.level, manifest.fusion.method) == ("prediction", "multiply")
     assert manifest.inputs == recipe.inputs
     assert manifest.labels == recipe.labels
 
@@ -57,11 +58,15 @@ def test_drawn_digits_are_recognised(predictor: Predictor, digit: int, *, on_whi
     assert answer.best.probability > 0.8
 
 
-def test_golden_cases_with_an_image_or_a_text_are_right(predictor: Predictor) -> None:
+def test_golden_pictures_and_texts_are_read(predictor: Predictor) -> None:
+    """Their sounds mean nothing, so beside one the answer may be either's, and then is not sure."""
     known = [case for case in golden_inputs() if case.digit is not None]
     assert len(known) >= 8
     for case in known:
-        assert predictor.predict(case.raw).best.label == str(case.digit), case.name
+        answer = predictor.predict(case.raw)
+        said = [opinion.label for name, opinion in answer.by_modality.items() if name != "audio"]
+        assert set(said) == {str(case.digit)}, case.name
+        assert answer.best.label == str(case.digit) or answer.best.probability < 0.6, case.name
 
 
 @pytest.mark.parametrize(
@@ -78,13 +83,22 @@ def test_texts_in_many_languages_are_read(predictor: Predictor, text: str, label
 
 def test_the_promised_figures_hold(bundle: Bundle) -> None:
     metrics = bundle.manifest.metrics
-    clean = {subset: scored["accuracy"] for subset, scored in metrics["clean"].items()}
+    accuracy = {subset: scored["accuracy"]["value"] for subset, scored in metrics["test"].items()}
     assert metrics["rows"] == 10_000
-    assert min(clean["image"], clean["text"], clean["audio"]) >= 0.97
-    assert clean["image+text+audio"] >= 0.995
-    assert gain(metrics) >= 5
-    assert metrics["inverted_images"]["accuracy"] >= 0.97
-    assert len(metrics["unseen_speakers"]) == 5
+    assert min(accuracy["image"], accuracy["text"], accuracy["audio"]) >= 0.98
+    assert accuracy["image+text+audio"] >= 0.999
+    assert max(scored["ece"]["value"] for scored in metrics["test"].values()) <= 0.05
+    assert gain(metrics["degraded"]) >= 10
+    assert len(metrics["strangers"]) == 5
+
+
+def test_sets_cover_what_they_promise(bundle: Bundle) -> None:
+    """90 % of test rows, within three standard errors over independent groups, for every subset."""
+    coverage = bundle.manifest.metrics["coverage"]
+    for found in coverage["lac"].values():
+        assert abs(found["share"] - 0.9) <= 3 * found["standard_error"]
+        assert found["seen_share"] >= found["share"]
+    assert 0.87 <= coverage["mean"]["lac"] <= 0.93
 
 
 def test_parity_with_torch_was_measured(bundle: Bundle) -> None:
@@ -96,9 +110,15 @@ def test_parity_with_torch_was_measured(bundle: Bundle) -> None:
 def test_the_card_tells_the_figures_of_the_manifest(bundle: Bundle) -> None:
     card = bundle.files["README.md"].decode()
     assert card == model_card(bundle.manifest, digits())
-    for table in ("clean", "degraded"):
+    for table in ("test", "degraded"):
         for scored in bundle.manifest.metrics[table].values():
-            assert f"{100 * scored['accuracy']:.2f} %" in card
+            assert f"{100 * scored['accuracy']['value']:.2f} %" in card
+
+
+def test_a_bundle_from_before_conformal_sets_is_still_read_and_replayed() -> None:
+    older = read_bundle(FOLDER.with_name("1"))
+    assert older.manifest.calibration.conformal is None
+    assert replay(older, Predictor.open(older, device=Device("cpu"), threads=1)).cases == 10
 
 
 def test_nothing_tells_of_the_machine_that_trained_it(bundle: Bundle) -> None:

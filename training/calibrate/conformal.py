@@ -56,7 +56,7 @@ class KnownRows:
 
     logits: NDArray[np.floating]  # [rows, labels], or log probabilities: a row's constant cancels
     targets: NDArray[np.int64]  # [rows]
-    groups: NDArray[np.int64]  # [rows], what is independent
+    groups: NDArray[np.int64]  # [rows], what is independent; or [rows, modalities], in each of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def fit_conformal(known: Mapping[str, KnownRows], *, level: float = 0.90) -> Con
         lac={name: _threshold(scores, level, least_rounding=_ROUNDING) for name, scores in lac.items()},
         aps={name: _threshold(scores, level, least_rounding=0) for name, scores in aps.items()},
         rows={name: len(rows.targets) for name, rows in known.items()},
-        groups={name: len(np.unique(rows.groups)) for name, rows in known.items()},
+        groups={name: fewest_groups(rows.groups) for name, rows in known.items()},
     )
 
 
@@ -173,21 +173,37 @@ def true_scores(scores: NDArray[np.float64], known: KnownRows) -> NDArray[np.flo
 
 
 def coverage(sets: NDArray[np.bool_], targets: NDArray[np.int64], groups: NDArray[np.int64]) -> Coverage:
-    """How often sets [rows, labels] hold their row's class. Needs two groups at least."""
-    covered = sets[np.arange(len(targets)), targets]
+    """How often sets [rows, labels] hold their row's class. Needs two groups at least.
+
+    Of groups [rows, modalities] the error is the largest that any modality's groups give: where pairing
+    crosses them, a recording that is in many rows counts whatever pictures are beside it.
+    """
+    covered = sets[np.arange(len(targets)), targets].astype(np.float64)
     share, sizes = float(covered.mean()), sets.sum(axis=1)
-    _, number = np.unique(groups, return_inverse=True)
-    apart = np.bincount(number, weights=covered - share)  # of each group, its rows together
-    count = len(apart)
-    assert count > 1, "one group does not tell how much groups differ"
+    errors = [_error(covered - share, column) for column in groups.reshape(len(targets), -1).T]
+    standard_error, count = max(errors)
     return Coverage(
         share=share,
-        standard_error=math.sqrt(count / (count - 1) * float(apart @ apart)) / len(targets),
+        standard_error=standard_error,
         mean_size=float(sizes.mean()),
         empty_share=float((sizes == 0).mean()),
         rows=len(targets),
         groups=count,
     )
+
+
+def fewest_groups(groups: NDArray[np.int64]) -> int:
+    """How many there are, in the modality that has fewest."""
+    return min(len(np.unique(column)) for column in groups.reshape(len(groups), -1).T)
+
+
+def _error(apart: NDArray[np.float64], groups: NDArray[np.int64]) -> tuple[float, int]:
+    """Standard error of the mean of rows that are off it by `apart`, and over how many groups."""
+    _, number = np.unique(groups, return_inverse=True)
+    sums = np.bincount(number, weights=apart)  # of each group, its rows together
+    count = len(sums)
+    assert count > 1, "one group does not tell how much groups differ"
+    return math.sqrt(count / (count - 1) * float(sums @ sums)) / len(apart), count
 
 
 def _threshold(scores: NDArray[np.float64], level: float, *, least_rounding: float) -> float:

@@ -18,7 +18,7 @@ from training.data.dataset import Rows
 from training.encodings import Encodings, presence_of, rows_with
 from training.measure.subsets import groups_of
 from training.model import Model
-from training.subsets import mask_number, mask_of
+from training.subsets import mask_number, mask_of, modalities_of
 
 LEVEL: Final = 0.90
 METHOD: Final[Method] = "lac"
@@ -104,10 +104,15 @@ def known_rows(encodings: Encodings, rows: Rows) -> dict[str, KnownRows]:
     """What the calibrated model says about the rows of every subset."""
     answered = {subset: encodings.answers(rows, subset) for subset in subsets(encodings.model.names)}
     return {
-        subset: KnownRows(one.logits, one.rows.targets.astype(np.int64), one.groups)
+        subset: KnownRows(one.logits, one.rows.targets.astype(np.int64), _groups(one.rows, subset))
         for subset, one in answered.items()
         if len(one.rows)
     }
+
+
+def _groups(rows: Rows, subset: str) -> NDArray[np.int64]:
+    """[rows, modalities of the subset]."""
+    return rows.groups[:, [MODALITIES.index(name) for name in modalities_of(subset)]]
 
 
 def _prior(model: Model, rows: Rows) -> NDArray[np.float64]:

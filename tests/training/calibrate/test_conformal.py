@@ -231,3 +231,16 @@ def test_rows_that_are_groups_have_the_binomial_error() -> None:
     assert alone.standard_error == pytest.approx(math.sqrt(alone.share * (1 - alone.share) / 1_999))
     twice = coverage(sets.repeat(2, axis=0), targets.repeat(2), np.arange(2_000).repeat(2))
     assert twice.standard_error == pytest.approx(alone.standard_error)
+
+
+def test_a_recording_in_many_rows_counts_whatever_is_beside_it() -> None:
+    rng = np.random.default_rng(0)
+    recording, picture = np.repeat(np.arange(20), 50), np.arange(1_000)
+    covered = (np.arange(20) % 2 == 0)[recording]  # a recording's rows are all covered, or none is
+    sets = np.stack([covered, ~covered], axis=1)
+    targets = np.zeros(1_000, np.int64)
+    beside = rng.permutation(picture)
+    found = coverage(sets, targets, np.stack([beside, recording], axis=1))
+    assert found.groups == 20
+    assert found == coverage(sets, targets, recording)
+    assert found.standard_error > 5 * coverage(sets, targets, beside).standard_error

@@ -1,0 +1,328 @@
+"""`trichord score`: options to a run, and how it ended to an exit code.
+
+0 every row was answered · 1 the engine is lost · 2 options, input or output do not fit · 3 finished, with
+dead letters · 4 more dead letters than --max-errors · 130 interrupted. After 1, 4 and 130 the same command
+goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from app.score.engine import Engine
+    from app.score.inputs import Input
+    from app.score.run import MostErrors, Shard
+
+DEAD_LETTERS: Final = 3
+INTERRUPTED: Final = 130
+
+
+class Format(StrEnum):
+    """Of the output's parts."""
+
+    jsonl = "jsonl"
+    csv = "csv"
+    parquet = "parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The options that choose and shape the engine."""
+
+    bundle: Path | None
+    device: str
+    threads: int | None
+    url: str | None
+    api_key: str | None
+    model: str | None
+    concurrency: int
+    retries: int
+    timeout_s: float
+    patience_s: float
+    rate: float | None
+    batch_rows: int
+    top_k: int
+    embeddings: bool
+    ordered: bool
+
+
+def score(
+    *,
+    given: Annotated[
+        list[str],
+        typer.Option(
+            "--input", help="Manifest (.jsonl, .csv, .parquet), folder or tar shards; may be repeated."
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for part-00000.jsonl … and errors.jsonl.")],
+    bundle: Annotated[Path | None, typer.Option(help="Score in this process, by this bundle.")] = None,
+    url: Annotated[str | None, typer.Option(help="Score by the server at this address.")] = None,
+    model: Annotated[str | None, typer.Option(help="Which model of the server.")] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="TRICHORD_API_KEY", help="The server's key.", show_envvar=True)
+    ] = None,
+    format: Annotated[Format, typer.Option(help="Of the parts.")] = Format.jsonl,  # noqa: A002
+    columns: Annotated[
+        str | None, typer.Option(help="Columns of the output, by commas; all if left out.")
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Classes in the column `top`.")] = 5,
+    include_embeddings: Annotated[
+        bool,
+        typer.Option("--include-embeddings", help="The column `embedding`; by a URL a request a row more."),
+    ] = False,
+    part_rows: Annotated[
+        int, typer.Option(min=1, help="Rows of a part; a kill loses at most one part's.")
+    ] = 10_000,
+    id_column: Annotated[str, typer.Option(help="What the input calls the id.")] = "id",
+    image_column: Annotated[str, typer.Option(help="Likewise the image.")] = "image",
+    text_column: Annotated[str, typer.Option(help="Likewise the text.")] = "text",
+    audio_column: Annotated[str, typer.Option(help="Likewise the sound.")] = "audio",
+    shard: Annotated[str, typer.Option(help="i/n: every n-th row from the i-th on, i from 0.")] = "0/1",
+    limit: Annotated[
+        int | None, typer.Option(min=0, help="Only so many rows, the first of the shard.")
+    ] = None,
+    ordered: Annotated[
+        bool, typer.Option("--ordered", help="Rows of the output in the input's order.")
+    ] = False,
+    max_errors: Annotated[
+        str | None, typer.Option(help="Stop when more rows fail: a number, or a share such as 1%.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Most rows per second.")] = None,
+    batch_rows: Annotated[int | None, typer.Option(min=1, help="Rows of one run or request.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Most requests at once.")] = 32,
+    retries: Annotated[int, typer.Option(min=0, help="How often a request may break off.")] = 5,
+    timeout: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds for a request.")] = 30,
+    patience: Annotated[
+        float, typer.Option(min=0, help="Seconds without any answer, after which a run by a URL ends.")
+    ] = 300,
+    device: Annotated[str, typer.Option(help="For --bundle: auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="For --bundle: threads; the cores if left out.")
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Replace what the output folder holds.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read the input, ask nobody, say what is there.")
+    ] = False,
+) -> None:
+    """Score many rows: each once in a part or among the dead letters, also when killed and run again."""
+    from app.bundle.errors import BundleError
+    from app.runtime.errors import RuntimeFault
+    from app.score.errors import NotAsked, ScoreError
+    from app.score.inputs import open_input
+    from app.score.records import Names
+    from app.score.stopping import Stopped
+
+    names = Names(id_column, image_column, text_column, audio_column)
+    asked = _Asked(
+        bundle=bundle, device=device, threads=threads, url=url, api_key=api_key, model=model,
+        concurrency=concurrency, retries=retries, timeout_s=timeout, patience_s=patience, rate=rate,
+        batch_rows=batch_rows or (64 if url else 32), top_k=top_k, embeddings=include_embeddings,
+        ordered=ordered,
+    )  # fmt: skip
+    try:
+        rows = open_input(given, names)
+        if any(output.resolve() == file.parent for file in rows.files):
+            raise NotAsked("The input lies in the output folder. Choose another --output.")
+        if dry_run:
+            raise typer.Exit(_survey(rows))
+        shape = _Shape(
+            format.value,
+            columns.split(",") if columns else None,
+            _shard(shard),
+            limit,
+            part_rows,
+            _most(max_errors),
+        )
+        code = _score(rows, asked, shape, output, restart=restart)
+    except ScoreError as error:
+        _fail(str(error), code=_exit_code(error))
+    except (BundleError, RuntimeFault) as error:
+        _fail(str(error), code=1)
+    except OSError as error:
+        _fail(f"{error.strerror or 'A file cannot be read or written'}: {error.filename or output}.", code=1)
+    except Stopped:
+        _fail("Interrupted. What is finished is kept: run it again to go on.", code=INTERRUPTED)
+    raise typer.Exit(code)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """The options that shape the output."""
+
+    format: Any
+    columns: list[str] | None
+    shard: Shard
+    limit: int | None
+    part_rows: int
+    most_errors: MostErrors
+
+
+def _score(rows: Input, asked: _Asked, shape: _Shape, folder: Path, *, restart: bool) -> int:
+    """The exit code of a run that came to its end."""
+    from dataclasses import asdict
+
+    from app.score.columns import columns_for
+    from app.score.ledger import Ledger
+    from app.score.pace import Rate
+    from app.score.parts import part_opener
+    from app.score.progress import Meter, shown
+    from app.score.run import Output, score, unfinished
+    from app.score.stopping import Stopping
+
+    stopping = Stopping()
+    with stopping.listening():
+        engine = _engine(asked)
+        columns = columns_for(engine.model, shape.columns, embeddings=asked.embeddings)
+        opener = part_opener(shape.format, columns, is_multilabel=engine.model.is_multilabel)
+        identity = {
+            "input": {"files": rows.fingerprint(), "names": asdict(rows.names), "shard": asdict(shape.shard)},
+            "model": engine.model.identity,
+            "shape": {"format": shape.format, "columns": columns, "top_k": asked.top_k},
+        }
+        with Ledger(folder, identity, restart=restart) as ledger:
+            meter = Meter(load=lambda: engine.load, before=len(ledger.finished))
+            out = Output(ledger, opener, shape.format, engine.model, columns, shape.part_rows)
+            todo = unfinished(
+                rows,
+                ledger.finished,
+                shard=shape.shard,
+                limit=shape.limit,
+                rate=Rate(asked.rate) if asked.rate else None,
+            )
+            try:
+                with shown(meter):
+                    score(
+                        todo, engine, out, most_errors=shape.most_errors, seen=meter.count, held=stopping.held
+                    )
+            finally:
+                _say(
+                    {
+                        "scored": ledger.scored,
+                        "dead_letters": ledger.dead,
+                        "model": engine.model.identity,
+                        "this_time": meter.snapshot(),
+                    }
+                )
+            return DEAD_LETTERS if ledger.dead else 0
+
+
+def _engine(asked: _Asked) -> Engine:
+    """Raises NotAsked, EngineLost, BundleError or RuntimeFault."""
+    from app.score.errors import NotAsked
+
+    if (asked.bundle is None) == (asked.url is None):
+        raise NotAsked("Say who answers: either --bundle or --url.")
+    return _local(asked.bundle, asked) if asked.bundle is not None else _remote(asked)
+
+
+def _local(bundle: Path, asked: _Asked) -> Engine:
+    from app.bundle.budget import PixelBudget
+    from app.bundle.folder import read_bundle
+    from app.runtime.predictor import Predictor
+    from app.runtime.session import find_device
+    from app.score.local import LocalEngine
+
+    threads = asked.threads or len(os.sched_getaffinity(0))
+    predictor = Predictor.open(
+        read_bundle(bundle),
+        device=find_device(asked.device),
+        threads=threads,
+        hold=PixelBudget(100_000_000).hold,  # as a server's, see TRICHORD_MAX_MEGAPIXELS
+    )
+    return LocalEngine(
+        predictor,
+        decoders=threads,
+        batch_rows=asked.batch_rows,
+        top_k=asked.top_k,
+        embeddings=asked.embeddings,
+    )
+
+
+def _remote(asked: _Asked) -> Engine:
+    from app.score.http import HttpxClient
+    from app.score.remote import Asking, RemoteEngine, find_model
+
+    assert asked.url is not None, "or there would be a bundle"
+
+    def client() -> HttpxClient:
+        """One for each event loop."""
+        assert asked.url is not None, "as above"
+        return HttpxClient(
+            asked.url.rstrip("/"), key=asked.api_key, timeout_s=asked.timeout_s, connections=asked.concurrency
+        )
+
+    return RemoteEngine(
+        client,
+        asyncio.run(find_model(client(), asked.model)),
+        Asking(
+            batch_rows=asked.batch_rows
+            if asked.rate is None
+            else max(1, min(asked.batch_rows, int(asked.rate / 2))),
+            most_at_once=asked.concurrency,
+            retries=asked.retries,
+            patience_s=asked.patience_s,
+            top_k=asked.top_k,
+            embeddings=asked.embeddings,
+            ordered=asked.ordered,
+        ),
+    )
+
+
+def _survey(rows: Input) -> int:
+    from app.score.dry import survey
+
+    found = survey(rows)
+    _say(found.summary())
+    return 2 if found.duplicates else DEAD_LETTERS if found.unreadable else 0
+
+
+def _shard(said: str) -> Shard:
+    from app.score.errors import NotAsked
+    from app.score.run import Shard
+
+    match = re.fullmatch(r"(\d+)/(\d+)", said)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise NotAsked("--shard is i/n with i from 0 to n-1, such as 0/4.")
+    return Shard(int(match[1]), int(match[2]))
+
+
+def _most(said: str | None) -> MostErrors:
+    from app.score.errors import NotAsked
+    from app.score.run import MostErrors
+
+    if said is None:
+        return MostErrors()
+    match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", said)
+    if match is None:
+        raise NotAsked("--max-errors is a number of rows, or a share such as 1%.")
+    return MostErrors(rows=int(match[1])) if match[1] else MostErrors(share=float(match[2]) / 100)
+
+
+def _exit_code(error: Exception) -> int:
+    from app.score.errors import EngineLost, TooManyErrors
+
+    match error:
+        case TooManyErrors():
+            return 4
+        case EngineLost():
+            return 1
+    return 2
+
+
+def _say(summary: dict[str, Any]) -> None:
+    typer.echo(json.dumps(summary))
+
+
+def _fail(message: str, *, code: int) -> NoReturn:
+    typer.echo(f"trichord: {message}", err=True)
+    raise typer.Exit(code)

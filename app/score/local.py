@@ -1,0 +1,122 @@
+"""The engine in this process: threads decode and prepare while another runs the graphs."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from app.bundle.errors import InputError
+from app.bundle.interpret import RowOutputs
+from app.bundle.sample import Sample
+from app.runtime.errors import NonFiniteOutput, RuntimeFault
+from app.runtime.predictor import Predictor
+from app.score.codes import INPUT_CODES
+from app.score.columns import answer
+from app.score.engine import Failed, Load, Model, Outcome, Scored
+from app.score.errors import EngineLost, Unreadable
+from app.score.row import Row
+
+log = logging.getLogger(__name__)
+
+_AHEAD = 3  # batches read and decoded before they are run
+
+_Prepared = tuple[Row, Sample | Failed]
+
+
+class LocalEngine:
+    """Rows through one bundle, in order."""
+
+    def __init__(
+        self, predictor: Predictor, *, decoders: int, batch_rows: int, top_k: int, embeddings: bool
+    ) -> None:
+        self._predictor = predictor
+        self._decoders = decoders
+        self._batch_rows = batch_rows
+        self._embeddings = embeddings
+        manifest = predictor.manifest
+        self._top_k = min(top_k, len(manifest.labels))
+        self.model = Model(
+            name=manifest.name,
+            version=manifest.version,
+            digest=manifest.digest,
+            labels=len(manifest.labels),
+            is_multilabel=manifest.is_multilabel,
+            has_sets=manifest.calibration.conformal is not None,
+            most_bytes={name: manifest.inputs.encoder(name).max_bytes for name in manifest.inputs.names},
+        )
+
+    @property
+    def load(self) -> Load:
+        return Load(concurrency=self._decoders)
+
+    def score(self, rows: Iterable[Row]) -> Generator[Outcome, None, None]:
+        """See Engine. Decoding goes out in chunks: handing over one row costs as much as a small image."""
+        chunk_rows = max(1, self._batch_rows // (2 * self._decoders))
+        todo = iter(rows)
+        running: deque[Future[list[Outcome]]] = deque()
+        with ThreadPoolExecutor(self._decoders) as decoders, ThreadPoolExecutor(1) as runner:
+            try:
+                while batch := list(itertools.islice(todo, self._batch_rows)):
+                    chunks = [
+                        decoders.submit(self._prepare, batch[start : start + chunk_rows])
+                        for start in range(0, len(batch), chunk_rows)
+                    ]
+                    running.append(runner.submit(self._run, chunks))
+                    if len(running) > _AHEAD:
+                        yield from running.popleft().result()
+                while running:
+                    yield from running.popleft().result()
+            finally:
+                for future in running:
+                    future.cancel()
+
+    def _prepare(self, rows: list[Row]) -> list[_Prepared]:
+        return [(row, self._prepare_one(row)) for row in rows]
+
+    def _prepare_one(self, row: Row) -> Sample | Failed:
+        try:
+            raw = row.load(self.model.most_bytes)
+        except Unreadable as error:
+            return Failed(row, "read", error.code, error.reason)
+        try:
+            return self._predictor.prepare(raw)
+        except InputError as error:
+            return Failed(row, "decode", INPUT_CODES[type(error)], error.message)
+
+    def _run(self, chunks: list[Future[list[_Prepared]]]) -> list[Outcome]:
+        started_s = time.perf_counter()
+        prepared = [one for chunk in chunks for one in chunk.result()]
+        samples = [one for _, one in prepared if isinstance(one, Sample)]
+        outputs = iter(self._outputs(samples) if samples else ())
+        seconds = time.perf_counter() - started_s
+        return [
+            one if isinstance(one, Failed) else self._outcome(row, one, next(outputs), seconds)
+            for row, one in prepared
+        ]
+
+    def _outputs(self, samples: list[Sample]) -> list[RowOutputs | None]:
+        """None for a row that the graphs cannot run. One bad row must not cost its neighbours."""
+        try:
+            return list(self._predictor.run(samples))
+        except RuntimeFault as error:  # no row would fare better
+            raise EngineLost(str(error)) from error
+        except Exception:
+            if len(samples) == 1:
+                log.exception("a row cannot be run")
+                return [None]
+        return [self._outputs([sample])[0] for sample in samples]
+
+    def _outcome(self, row: Row, sample: Sample, outputs: RowOutputs | None, seconds: float) -> Outcome:
+        if outputs is None:
+            return Failed(row, "predict", "internal", "The model cannot run this row.", seconds=seconds)
+        try:
+            prediction = self._predictor.interpret(outputs, sample, top_k=self._top_k)
+        except NonFiniteOutput:
+            reason = "The inputs are valid, but the model cannot rate them."
+            return Failed(row, "predict", "model_nonfinite", reason, seconds=seconds)
+        embedding = [float(number) for number in outputs.embedding] if self._embeddings else None
+        return Scored(row, answer(prediction, sample.warnings, embedding), seconds)

@@ -1,0 +1,188 @@
+"""The loop: rows that are not finished go to the engine, its outcomes into parts and dead letters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from app.score.columns import output_row
+from app.score.engine import Engine, Failed, Model, Outcome, Scored
+from app.score.errors import TooManyErrors, Unreadable
+from app.score.ledger import Ledger
+from app.score.pace import Rate
+from app.score.parts import OpenPart, Part
+from app.score.positions import Positions, SeenIds
+from app.score.row import Row
+
+_PART_S: Final = 300.0  # a part is closed after this long, so that a slow model loses little to a kill
+_FIRST_ROWS: Final = 100  # before a share of errors means anything
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Every `count`-th row, from row `index` on."""
+
+    index: int = 0
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class MostErrors:
+    """How many rows may fail: so many, or a share of those finished. None is any number."""
+
+    rows: int | None = None
+    share: float | None = None
+
+    def is_passed(self, *, dead: int, finished: int, is_over: bool) -> bool:
+        if self.rows is not None:
+            return dead > self.rows
+        if self.share is None or (finished < _FIRST_ROWS and not is_over):
+            return False
+        return dead > self.share * finished
+
+
+def unfinished(
+    rows: Iterable[Row],
+    finished: Positions,
+    *,
+    shard: Shard,
+    limit: int | None = None,
+    rate: Rate | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Row]:
+    """The shard's rows that have no outcome yet. An id that came before, in any shard, is a problem."""
+    seen = SeenIds()
+    mine = 0
+    for row in rows:
+        is_new = seen.is_new(row.id)
+        if row.position % shard.count != shard.index:
+            continue
+        if limit is not None and mine >= limit:
+            return
+        mine += 1
+        if row.position in finished:
+            continue
+        if rate is not None and (wait_s := rate.wait_s()):
+            sleep(wait_s)
+        yield row if is_new or row.problem else _twice(row)
+
+
+def _twice(row: Row) -> Row:
+    problem = Unreadable("duplicate_id", "An earlier row has the same id.")
+    return replace(row, problem=problem)
+
+
+@dataclass(slots=True)
+class Output:
+    """Parts and dead letters of one run, through its ledger."""
+
+    ledger: Ledger
+    open: OpenPart
+    suffix: str
+    model: Model
+    columns: tuple[str, ...]
+    part_rows: int
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _part: Part | None = field(default=None, init=False)
+    _positions: list[int] = field(default_factory=list, init=False)
+    _began_s: float = field(default=0.0, init=False)
+
+    @property
+    def unpublished(self) -> int:
+        """Rows in the open part."""
+        return len(self._positions)
+
+    def take(self, outcome: Outcome) -> Outcome:
+        """Write it; what cannot be written is a failure of its own. Returns what became of the row."""
+        if isinstance(outcome, Scored):
+            row = output_row(outcome.row.id, outcome.answer, self.model, self.columns, at=self.now())
+            if row is None:
+                reason = "A number of the answer is not finite."
+                outcome = Failed(outcome.row, "write", "model_nonfinite", reason, seconds=outcome.seconds)
+            else:
+                self._add(outcome.row.position, row)
+        if isinstance(outcome, Failed):
+            self.ledger.bury(dead_letter(outcome, at=self.now()))
+        if self._positions and self._is_due():
+            self.publish()
+        return outcome
+
+    def publish(self) -> None:
+        """Close the open part, if it has rows."""
+        part, self._part = self._part, None
+        if part is not None:
+            part.close()
+        if self._positions:
+            positions, self._positions = self._positions, []
+            self.ledger.publish(positions, suffix=self.suffix)
+        self.ledger.sync()
+
+    def _add(self, position: int, row: dict[str, Any]) -> None:
+        if self._part is None:
+            self._part = self.open(self.ledger.open_part)
+            self._began_s = self.clock()
+        self._part.add(row)
+        self._positions.append(position)
+
+    def _is_due(self) -> bool:
+        return len(self._positions) >= self.part_rows or self.clock() - self._began_s >= _PART_S
+
+
+def dead_letter(failed: Failed, *, at: datetime) -> dict[str, Any]:
+    """Why a row has no answer, and the row as it came, so that the file of these can be an input."""
+    return {
+        "id": failed.row.id,
+        "position": failed.row.position,
+        "stage": failed.stage,
+        "code": failed.code,
+        "reason": failed.reason,
+        "attempts": failed.attempts,
+        "at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "base": str(failed.row.base),
+        "row": failed.row.original,
+    }
+
+
+Held = Callable[[], AbstractContextManager[object]]  # nothing interrupts the block
+
+
+def score(
+    rows: Iterable[Row],
+    engine: Engine,
+    output: Output,
+    *,
+    most_errors: MostErrors,
+    seen: Callable[[Outcome], None],
+    held: Held = nullcontext,
+) -> None:
+    """Until no row is left. What has an outcome is finished also if it ends early.
+
+    Raises TooManyErrors, EngineLost, NotAsked or what interrupts it.
+    """
+    ledger = output.ledger
+    try:
+        with closing(engine.score(rows)) as outcomes:
+            for outcome in outcomes:
+                with held():  # a row is in the part and counted there, or neither
+                    became = output.take(outcome)
+                seen(became)
+                if isinstance(became, Failed):
+                    _check(ledger, output, most_errors, is_over=False)
+        _check(ledger, output, most_errors, is_over=True)
+    finally:
+        with held():
+            output.publish()
+
+
+def _check(ledger: Ledger, output: Output, most: MostErrors, *, is_over: bool) -> None:
+    finished = ledger.scored + ledger.dead + output.unpublished
+    if most.is_passed(dead=ledger.dead, finished=finished, is_over=is_over):
+        raise TooManyErrors(
+            f"{ledger.dead} of {finished} rows failed, more than --max-errors allows. What is finished is "
+            "kept, the reasons are in errors.jsonl."
+        )

@@ -1,0 +1,452 @@
+"""`trichord score` as its users run it: killed, interrupted, poisoned, changed underneath; every row once."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import httpx
+import pyarrow
+import pyarrow.parquet
+import pytest
+from typer.testing import CliRunner
+
+from app.api.errors import _CODES
+from app.bundle.errors import InputError
+from app.bundle.manifest import MODALITIES, subsets
+from app.cli import app
+from app.runtime.predictor import Predictor
+from app.score.codes import INPUT_CODES
+from tests import tiny
+from tests.server import Server, free_port
+
+ROWS = 300
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        said: dict[str, Any] = json.loads(self.stdout)
+        return said
+
+
+def score(*arguments: object) -> Ended:
+    """The command in this process."""
+    done = CliRunner().invoke(app, ["score", *map(str, arguments)])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return Ended(done.exit_code, done.stdout, done.stderr)
+
+
+def started(*arguments: object) -> subprocess.Popen[str]:
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "app", "score", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ended(process: subprocess.Popen[str]) -> Ended:
+    out, err = process.communicate(timeout=120)
+    return Ended(process.returncode, out, err)
+
+
+@pytest.fixture(scope="module")
+def folder(models_dir: Path) -> Path:
+    return models_dir / "tiny" / "1"
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All seven subsets, and of every 50 rows one of each poison."""
+    base = tmp_path_factory.mktemp("rows")
+    lines = []
+    for number in range(ROWS):
+        subset = tuple(subsets(MODALITIES)[number % 7].split("+"))
+        raw = tiny.row(number, subset)
+        entry: dict[str, Any] = {"id": f"r{number}", "label": "of no interest"}
+        for name, body in (("image", raw.image), ("audio", raw.audio)):
+            if body is not None:
+                (base / f"{number}.{name}").write_bytes(body)
+                entry[name] = f"{number}.{name}"
+        if raw.text is not None:
+            entry["text"] = raw.text.decode()
+        lines.append(json.dumps(poisoned(number, entry, base)))
+    lines[42] = '{"id": "broken'
+    file = base / "rows.jsonl"
+    file.write_text("\n".join(lines))
+    return file
+
+
+def poisoned(number: int, entry: dict[str, Any], base: Path) -> dict[str, Any]:
+    match number % 50:
+        case 10:
+            (base / f"{number}.junk").write_bytes(b"no picture")
+            return {"id": entry["id"], "image": f"{number}.junk"}
+        case 20:
+            return {"id": entry["id"], "audio": "nowhere.wav"}
+        case 30:
+            return {"id": entry["id"], "text": "x" * 5000}
+        case 40:
+            return {"id": entry["id"]}
+    return entry
+
+
+POISON = {
+    10: ("decode", "unsupported_media_type"),
+    20: ("read", "file_not_found"),
+    30: ("decode", "part_too_large"),
+    40: ("read", "no_modality"),
+}
+
+
+def ids(output: Path) -> Counter[str]:
+    """How often each id is in a part or among the dead letters."""
+    return Counter(row["id"] for row in [*answers(output), *letters(output)])
+
+
+def answers(output: Path) -> list[dict[str, Any]]:
+    parts = sorted(output.glob("part-*.jsonl"))
+    return [json.loads(line) for part in parts for line in part.read_text().splitlines()]
+
+
+def letters(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "errors.jsonl").read_text().splitlines()]
+
+
+def every_id() -> Counter[str]:
+    return Counter([f"r{number}" for number in range(ROWS) if number != 42] + ["row-42"])
+
+
+def check(output: Path, predictor: Predictor) -> None:
+    """Each id once, each poison with its reason, each answer that of the row asked alone."""
+    assert ids(output) == every_id()
+    found = {letter["id"]: (letter["stage"], letter["code"]) for letter in letters(output)}
+    assert found == {"row-42": ("read", "invalid_json")} | {
+        f"r{number}": POISON[number % 50] for number in range(ROWS) if number % 50 in POISON
+    }
+    for row in answers(output):
+        number = int(row["id"][1:])
+        alone = predictor.predict(tiny.row(number, tuple(subsets(MODALITIES)[number % 7].split("+"))))
+        assert abs(row["probability"] - alone.best.probability) < 1e-5
+        assert {one["label"]: one["probability"] for one in row["top"]} == pytest.approx(
+            {one.label: one.probability for one in alone.top}, abs=1e-5
+        )
+        assert row["modalities"] == list(alone.used)
+
+
+def finished(output: Path) -> int:
+    """Rows that a look from outside finds finished."""
+    state, errors = output / "_state" / "parts.jsonl", output / "errors.jsonl"
+    lines = [file.read_bytes().count(b"\n") for file in (state, errors) if file.exists()]
+    return sum(lines)
+
+
+def wait_for(output: Path, more: int, process: subprocess.Popen[str]) -> bool:
+    """Until so many parts and dead letters have come; False if the process ended before."""
+    target = finished(output) + more
+    while finished(output) < target:
+        if process.poll() is not None:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
+
+
+def test_a_bundle_scores_every_row_though_it_is_killed(
+    folder: Path, manifest: Path, tmp_path: Path, predictor: Predictor
+) -> None:
+    chance = random.Random(5)  # noqa: S311
+    given = ("--input", manifest, "--output", tmp_path / "out", "--bundle", folder, "--part-rows", 12)
+    kills = 0
+    for _ in range(4):
+        process = started(*given, "--rate", 250)
+        kills += wait_for(tmp_path / "out", chance.randint(1, 6), process)
+        kill(process)
+    done = ended(started(*given))
+    assert kills == 4, "each of them was killed amid its work"
+    assert (done.code, done.stderr) == (3, "")
+    assert done.summary["scored"] + done.summary["dead_letters"] == ROWS
+    assert 0 < done.summary["this_time"]["finished_before"] < ROWS
+    check(tmp_path / "out", predictor)
+
+
+def test_a_server_and_its_client_are_killed_in_turns(
+    models_dir: Path, manifest: Path, tmp_path: Path, predictor: Predictor
+) -> None:
+    port = free_port()
+    output = tmp_path / "out"
+    given = ("--input", manifest, "--output", output, "--url", f"http://127.0.0.1:{port}", "--part-rows", 12)
+    for _ in range(2):
+        with served(models_dir, port) as server:
+            process = started(*given, "--rate", 150, "--batch-rows", 8)
+            assert wait_for(output, 4, process)
+            server.kill()
+        with served(models_dir, port):
+            assert wait_for(output, 4, process), "it goes on with the next server"
+            kill(process)
+    with served(models_dir, port):
+        done = ended(started(*given))
+    assert (done.code, done.stderr) == (3, "")
+    check(output, predictor)
+
+
+@contextmanager
+def served(models_dir: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A server at this port, which may be killed before the block ends."""
+    environment = os.environ | {
+        "TRICHORD_PORT": str(port), "TRICHORD_MODELS_DIR": str(models_dir), "TRICHORD_WORKERS": "1"
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", "serve"], env=environment, stderr=subprocess.DEVNULL
+    )
+    try:
+        while True:
+            assert process.poll() is None
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.02)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_url_answers_as_the_bundle(
+    server: Server, folder: Path, manifest: Path, tmp_path: Path, predictor: Predictor
+) -> None:
+    for name, engine in (("url", ("--url", server.url)), ("bundle", ("--bundle", folder))):
+        done = score(
+            "--input", manifest, "--output", tmp_path / name, *engine, "--ordered", "--include-embeddings"
+        )
+        assert done.code == 3
+        check(tmp_path / name, predictor)
+    for ours, theirs in zip(answers(tmp_path / "url"), answers(tmp_path / "bundle"), strict=True):
+        assert ours["embedding"] == pytest.approx(theirs["embedding"], abs=1e-5)
+        assert ours.keys() == theirs.keys()
+    order = [int(row["id"][1:]) for row in answers(tmp_path / "url")]
+    assert order == sorted(order)
+
+
+def test_interrupted_it_ends_in_order_and_goes_on(folder: Path, manifest: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    given = ("--input", manifest, "--output", output, "--bundle", folder, "--part-rows", 12)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = started(*given, "--rate", 250)
+        assert wait_for(output, 2, process)
+        process.send_signal(number)
+        done = ended(process)
+        assert done.code == 130
+        assert done.stderr == "trichord: Interrupted. What is finished is kept: run it again to go on.\n"
+        assert sum(ids(output).values()) == done.summary["scored"] + done.summary["dead_letters"]
+    assert score(*given).code == 3
+    assert ids(output) == every_id()
+
+
+def small(tmp_path: Path, count: int = 20, *, name: str = "small.jsonl") -> Path:
+    file = tmp_path / name
+    file.write_text("".join(json.dumps({"id": f"r{n}", "text": f"uno {n}"}) + "\n" for n in range(count)))
+    return file
+
+
+def test_what_changed_is_not_mixed(folder: Path, tmp_path: Path) -> None:
+    rows = small(tmp_path)
+    given = ("--input", rows, "--output", tmp_path / "out", "--bundle", folder)
+    assert score(*given).code == 0
+    assert score(*given).summary["this_time"]["finished_before"] == 20
+    other = tiny.write(tmp_path / "models", version=2)
+    refused = score("--input", rows, "--output", tmp_path / "out", "--bundle", other)
+    assert (refused.code, "The model has changed" in refused.stderr) == (2, True)
+    refused = score(*given, "--columns", "label")
+    assert (refused.code, "The options of the output have changed" in refused.stderr) == (2, True)
+    small(tmp_path, 21)
+    refused = score(*given)
+    assert (refused.code, "The input has changed" in refused.stderr) == (2, True)
+    done = score(*given, "--restart", "--columns", "label")
+    assert (done.code, len(ids(tmp_path / "out"))) == (0, 21)
+    assert {tuple(row) for row in answers(tmp_path / "out")} == {("id", "label")}
+
+
+def test_dead_letters_are_an_input(folder: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"id": "a", "image": "late.png"}\n{"id": "b", "text": "due"}\n')
+    assert score("--input", rows, "--output", tmp_path / "out", "--bundle", folder).code == 3
+    assert [letter["id"] for letter in letters(tmp_path / "out")] == ["a"]
+    again = ("--input", tmp_path / "out" / "errors.jsonl", "--output", tmp_path / "again", "--bundle", folder)
+    assert score(*again).code == 3
+    (tmp_path / "late.png").write_bytes(tiny.png((250, 0, 0)))
+    assert score(*again, "--restart").code == 0
+    assert [(row["id"], row["label"]) for row in answers(tmp_path / "again")] == [("a", "red")]
+    inside = score(
+        "--input", tmp_path / "out" / "errors.jsonl", "--output", tmp_path / "out", "--bundle", folder
+    )
+    assert (inside.code, "lies in the output folder" in inside.stderr) == (2, True)
+
+
+def test_ids_that_come_again(folder: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"id": "a", "text": "uno"}\n{"id": "a", "text": "due"}\n{"text": "tre"}\n')
+    dry = score("--input", rows, "--output", tmp_path / "out", "--dry-run")
+    assert (dry.code, dry.summary["first_duplicates"]) == (2, ["a"])
+    assert score("--input", rows, "--output", tmp_path / "out", "--bundle", folder).code == 3
+    assert [(letter["position"], letter["code"]) for letter in letters(tmp_path / "out")] == [
+        (1, "duplicate_id")
+    ]
+
+
+def test_a_dry_run_asks_nobody(manifest: Path, tmp_path: Path) -> None:
+    done = score("--input", manifest, "--output", tmp_path / "out", "--dry-run")
+    assert done.code == 3
+    assert done.summary["rows"] == ROWS
+    assert done.summary["unreadable"] == 13
+    assert sum(done.summary["subsets"].values()) == ROWS - 13
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_and_limits_take_their_rows(folder: Path, tmp_path: Path) -> None:
+    rows = small(tmp_path, 50)
+    found: Counter[str] = Counter()
+    for index in range(3):
+        output = tmp_path / f"out-{index}"
+        given = ("--input", rows, "--output", output, "--bundle", folder, "--shard", f"{index}/3")
+        assert score(*given, "--limit", 4).summary["scored"] == 4
+        assert score(*given).code == 0
+        found += ids(output)
+    assert found == Counter(f"r{number}" for number in range(50))
+
+
+@pytest.mark.parametrize("most", ["3", "1%"])
+def test_too_many_errors_stop_it(folder: Path, manifest: Path, tmp_path: Path, most: str) -> None:
+    given = ("--input", manifest, "--output", tmp_path / "out", "--bundle", folder)
+    stopped = score(*given, "--max-errors", most)
+    assert stopped.code == 4
+    assert "more than --max-errors allows" in stopped.stderr
+    assert stopped.summary["scored"] < ROWS - 25
+    assert score(*given, "--max-errors", "10%").code == 3
+    assert ids(tmp_path / "out") == every_id()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "either --bundle or --url"),
+        (("--bundle", "x", "--url", "y"), "either --bundle or --url"),
+        (("--bundle", "BUNDLE", "--columns", "id,colour"), "There is no column 'colour'"),
+        (("--bundle", "BUNDLE", "--shard", "2/2"), "--shard is i/n"),
+        (("--bundle", "BUNDLE", "--max-errors", "few"), "--max-errors is a number"),
+    ],
+)
+def test_options_that_make_no_sense(
+    folder: Path, tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    given = (folder if option == "BUNDLE" else option for option in options)
+    done = score("--input", small(tmp_path), "--output", tmp_path / "out", *given)
+    assert (done.code, said in done.stderr) == (2, True), done.stderr
+
+
+# --- formats --------------------------------------------------------------------------------------
+
+
+def made(kind: Callable[[], Any], tmp_path: Path) -> Path:
+    bundle = kind()
+    return tiny.write_files(tmp_path / "models", bundle, bundle.files)
+
+
+@pytest.mark.parametrize("kind", [tiny.make, tiny.with_sets, tiny.multilabel])
+def test_formats_hold_the_same(manifest: Path, tmp_path: Path, kind: Callable[[], Any]) -> None:
+    folder = made(kind, tmp_path)
+    for name in ("jsonl", "csv", "parquet"):
+        given = ("--input", manifest, "--output", tmp_path / name, "--bundle", folder, "--part-rows", 100)
+        assert score(*given, "--format", name, "--include-embeddings").code == 3
+    wanted = [without_time(row) for row in answers(tmp_path / "jsonl")]
+    parts = sorted((tmp_path / "parquet").glob("part-*.parquet"))
+    assert len(parts) == 3
+    found = [row for part in parts for row in pyarrow.parquet.read_table(part).to_pylist()]
+    assert [without_time(without_none(row)) for row in found] == wanted
+    cells = [
+        row
+        for part in sorted((tmp_path / "csv").glob("part-*.csv"))
+        for row in csv.DictReader(part.read_text().splitlines())
+    ]
+    assert [without_time(of_cells(row)) for row in cells] == wanted
+
+
+def without_time(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "scored_at"}
+
+
+def without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: without_none(entry) for name, entry in value.items() if entry is not None}
+    return [without_none(entry) for entry in value] if isinstance(value, list) else value
+
+
+def of_cells(row: dict[str, str]) -> dict[str, Any]:
+    texts = ("id", "label", "model", "digest", "scored_at", "modalities")
+    read = {name: cell if name in texts else json.loads(cell) for name, cell in row.items()}
+    return read | {"modalities": row["modalities"].split("+")}
+
+
+SCHEMA = {
+    "id": "string", "label": "string", "probability": "float",
+    "labels": "list<element: struct<label: string, probability: float>>",
+    "top": "list<element: struct<label: string, probability: float>>",
+    "modalities": "list<element: string>",
+    "warnings": "list<element: struct<part: string, code: string, message: string>>",
+    "embedding": "list<element: float>", "model": "string", "version": "int64", "digest": "string",
+    "scored_at": "timestamp[ms, tz=UTC]",
+}  # fmt: skip
+
+
+def test_parquet_has_the_stated_schema_for_others(manifest: Path, tmp_path: Path) -> None:
+    folder = made(tiny.multilabel, tmp_path)
+    given = ("--input", manifest, "--output", tmp_path / "out", "--bundle", folder, "--format", "parquet")
+    assert score(*given, "--include-embeddings").code == 3
+    [part] = (tmp_path / "out").glob("part-*.parquet")
+    schema = pyarrow.parquet.read_schema(part)
+    assert {name: str(schema.field(name).type) for name in schema.names if name != "by_modality"} == SCHEMA
+    assert pyarrow.parquet.ParquetFile(part).metadata.row_group(0).column(0).compression == "ZSTD"
+    with duckdb.connect() as database:
+        query = "SELECT count(*), count(DISTINCT id), sum(len(modalities)), min(by_modality.text.probability) FROM read_parquet(?)"  # noqa: E501
+        counted = database.execute(query, [f"{tmp_path}/out/part-*.parquet"]).fetchone()
+    rows = pyarrow.parquet.read_table(part).to_pylist()
+    assert counted is not None
+    assert counted[:3] == (len(rows), len(rows), sum(len(row["modalities"]) for row in rows))
+    assert counted[3] == min(
+        row["by_modality"]["text"]["probability"] for row in rows if row["by_modality"]["text"]
+    )
+
+
+def test_errors_are_called_what_the_server_calls_them() -> None:
+    theirs = {kind: code for kind, code in _CODES.items() if issubclass(kind, InputError)}
+    assert dict(INPUT_CODES) == theirs
+
+
+def test_a_bundle_that_is_unsound_is_not_begun(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "fusion.onnx").write_bytes(b"")
+    done = score("--input", small(tmp_path), "--output", tmp_path / "out", "--bundle", copy)
+    assert (done.code, "fusion.onnx" in done.stderr) == (1, True)
+    assert not (tmp_path / "out").exists()

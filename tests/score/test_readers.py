@@ -1,0 +1,193 @@
+"""Each kind of input, whole and broken."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from app.bundle.sample import RawInputs
+from app.score.errors import NotAsked
+from app.score.inputs import open_input
+from app.score.records import Names
+from app.score.row import Row
+from tests import tiny
+
+MOST = {"image": 10**6, "text": 10**6, "audio": 10**6}
+SUBSETS = (("image", "text", "audio"), ("text",), ("image", "audio"))
+
+
+def rows_of(*given: Path | str) -> list[Row]:
+    return list(open_input([str(one) for one in given], Names()))
+
+
+def wanted() -> list[tuple[str, RawInputs]]:
+    return [(f"r{number}", tiny.row(number, subset)) for number, subset in enumerate(SUBSETS)]
+
+
+def write_media(folder: Path) -> None:
+    folder.mkdir()
+    for row_id, raw in wanted():
+        for suffix, body in ((".png", raw.image), (".txt", raw.text), (".wav", raw.audio)):
+            if body is not None:
+                (folder / f"{row_id}{suffix}").write_bytes(body)
+
+
+def as_paths(folder: Path) -> list[dict[str, str]]:
+    write_media(folder / "media")
+    return [
+        {"id": row_id}
+        | ({"image": f"media/{row_id}.png"} if raw.image else {})
+        | ({"text": raw.text.decode()} if raw.text else {})
+        | ({"audio": f"media/{row_id}.wav"} if raw.audio else {})
+        for row_id, raw in wanted()
+    ]
+
+
+def jsonl(folder: Path) -> Path:
+    file = folder / "rows.jsonl"
+    file.write_text("\n\n".join(map(json.dumps, as_paths(folder))))
+    return file
+
+
+def comma_separated(folder: Path) -> Path:
+    file = folder / "rows.csv"
+    with file.open("w", newline="") as lines:
+        writer = csv.DictWriter(lines, ["id", "text", "image", "audio", "label"])
+        writer.writeheader()
+        writer.writerows(as_paths(folder))
+    return file
+
+
+def parquet_of_paths(folder: Path) -> Path:
+    file = folder / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(as_paths(folder)), file)
+    return file
+
+
+def audio_of(raw: RawInputs) -> dict[str, bytes] | None:
+    """As Hugging Face's data sets have it."""
+    return None if raw.audio is None else {"bytes": raw.audio}
+
+
+def parquet_of_bytes(folder: Path) -> Path:
+    file = folder / "rows.parquet"
+    rows = [
+        {"id": row_id, "image": raw.image, "text": (raw.text or b"").decode() or None, "audio": audio_of(raw)}
+        for row_id, raw in wanted()
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    return file
+
+
+def media_folder(folder: Path) -> Path:
+    write_media(folder / "media")
+    (folder / "media" / "notes.md").write_text("not a medium")
+    return folder / "media"
+
+
+def shard(folder: Path, name: str = "s-000.tar", rows: list[tuple[str, RawInputs]] | None = None) -> Path:
+    file = folder / name
+    with tarfile.open(file, "w") as tar:
+        for row_id, raw in rows or wanted():
+            for suffix, body in (("png", raw.image), ("cls", b"3"), ("txt", raw.text), ("wav", raw.audio)):
+                if body is not None:
+                    member = tarfile.TarInfo(f"{row_id}.{suffix}")
+                    member.size = len(body)
+                    tar.addfile(member, io.BytesIO(body))
+    return file
+
+
+@pytest.mark.parametrize(
+    "write", [jsonl, comma_separated, parquet_of_paths, parquet_of_bytes, media_folder, shard]
+)
+def test_every_kind_of_input_gives_the_same_rows(tmp_path: Path, write: object) -> None:
+    assert callable(write)
+    rows = rows_of(write(tmp_path))
+    assert [(row.id, row.load(MOST)) for row in rows] == wanted()
+    assert [row.position for row in rows] == [0, 1, 2]
+    assert all(0 <= row.share <= 1 for row in rows)
+
+
+@pytest.mark.parametrize("given", ["s-*.tar", "s-{000..001}.tar", "."])
+def test_shards_are_read_one_after_the_other(tmp_path: Path, given: str) -> None:
+    shard(tmp_path, "s-000.tar", wanted()[:2])
+    shard(tmp_path, "s-001.tar", wanted()[2:])
+    assert [(row.id, row.load(MOST)) for row in rows_of(f"{tmp_path}/{given}")] == wanted()
+
+
+def test_broken_lines_do_not_end_the_reading(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(
+        b'{"id": "a", "text": "x"}\n{"id": \n\xff\n[' + b"[" * 100_000 + b'\n{"id": "b", "text": "y"}'
+    )
+    rows = rows_of(file)
+    assert [(row.id, row.problem and row.problem.code) for row in rows] == [
+        ("a", None), *((f"row-{line}", "invalid_json") for line in (1, 2, 3)), ("b", None),
+    ]  # fmt: skip
+    assert rows[1].original == '{"id": '
+
+
+def test_broken_csv_does_not_end_the_reading(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_bytes(b'id,text\na,x\nb\nc,"y"z\nd,\xff\ne,w,v\nf,ok\n')
+    rows = rows_of(file)
+    assert [row.id for row in rows if row.problem is None] == ["a", "d", "f"]
+    assert {row.problem.code for row in rows if row.problem} == {"invalid_csv"}
+    assert len(rows) == 6
+
+
+def test_a_shard_cut_short_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    file = shard(tmp_path)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:1500])
+    rows = rows_of(file)
+    assert [row.id for row in rows][:1] == ["r0"]
+    assert rows[-1].problem is not None
+    assert rows[-1].problem.code == "shard_broken"
+    file.write_bytes(b"no tar" * 1000)
+    [only] = rows_of(file)
+    assert only.problem is not None
+
+
+def test_two_pictures_for_one_row_are_a_problem(tmp_path: Path) -> None:
+    write_media(tmp_path / "media")
+    (tmp_path / "media" / "r0.jpg").write_bytes(b"")
+    problems = {row.id: row.problem and row.problem.code for row in rows_of(tmp_path / "media")}
+    assert problems == {"r0": "ambiguous_row", "r1": None, "r2": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "said"),
+    [
+        ("rows.csv", b"a,b\n1,2\n", "names none of the columns"),
+        ("rows.parquet", b"PAR0", "not readable as Parquet"),
+        ("rows.xlsx", b"", "an input is a folder or one of"),
+    ],
+)
+def test_inputs_that_cannot_be(tmp_path: Path, name: str, body: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(body)
+    with pytest.raises(NotAsked, match=said):
+        rows_of(tmp_path / name)
+
+
+def test_inputs_that_are_not_there(tmp_path: Path) -> None:
+    for given in ("nothing.jsonl", "no-*.tar"):
+        with pytest.raises(NotAsked, match="no"):
+            rows_of(tmp_path / given)
+
+
+def test_a_change_of_the_input_shows(tmp_path: Path) -> None:
+    file = jsonl(tmp_path)
+    for path in (file, tmp_path / "media"):
+        before = open_input([str(path)], Names()).fingerprint()
+        assert open_input([str(path)], Names()).fingerprint() == before
+        changed = path if path.is_file() else path / "r0.png"
+        changed.write_bytes(changed.read_bytes() + b" ")
+        assert open_input([str(path)], Names()).fingerprint() != before

@@ -1,0 +1,193 @@
+"""The engine behind a URL, against a server that misbehaves by plan."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.bundle.sample import RawInputs
+from app.score.engine import Failed, Outcome, Scored
+from app.score.errors import EngineLost, NotAsked
+from app.score.http import Refused, Unreached
+from app.score.remote import Asking, RemoteEngine, find_model
+from tests.score.fakes import MODEL, FakeClient, row_error, text_row
+
+
+def no_pause(_attempt: int, *, retry_after_s: float | None = None) -> float:
+    return 0.0 * (retry_after_s or 0.0)
+
+
+def ask(client: FakeClient, count: int, **asking: object) -> list[Outcome]:
+    engine = RemoteEngine(lambda: client, MODEL, replace(Asking(batch_rows=8), **asking), pause_s=no_pause)
+    outcomes = list(engine.score(map(text_row, range(count))))
+    assert client.is_closed
+    return outcomes
+
+
+def busy_at(*numbers: int) -> FakeClient:
+    def fault(number: int, _rows: Sequence[RawInputs]) -> None:
+        if number in numbers:
+            raise Refused(503, "overloaded", "Too much.", retry_after_s=1)
+
+    return FakeClient(fault=fault)
+
+
+def test_every_row_has_its_own_answer() -> None:
+    client = FakeClient()
+    outcomes = ask(client, 100)
+    assert {one.row.position: one.answer["label"] for one in outcomes if isinstance(one, Scored)} == {
+        number: f"text {number}" for number in range(100)
+    }
+    assert max(client.sizes) == 8
+
+
+def test_being_sent_away_costs_no_row() -> None:
+    client = busy_at(*range(1, 30))
+    outcomes = ask(client, 40, retries=1)
+    assert all(isinstance(one, Scored) for one in outcomes)
+    assert len(outcomes) == 40
+
+
+def test_the_row_that_breaks_the_server_is_found() -> None:
+    def fault(_number: int, rows: Sequence[RawInputs]) -> None:
+        if any(raw.text in (b"text 5", b"text 21") for raw in rows):
+            raise Unreached("connection_lost", "It broke.", is_sent=True)
+
+    outcomes = ask(FakeClient(fault=fault), 40, retries=2)
+    failed = [one for one in outcomes if isinstance(one, Failed)]
+    assert {one.row.position for one in failed} == {5, 21}
+    assert {(one.stage, one.code, one.attempts) for one in failed} == {("predict", "connection_lost", 3)}
+    assert len(outcomes) == 40
+
+
+def test_requests_become_smaller_when_they_are_too_large() -> None:
+    def fault(_number: int, rows: Sequence[RawInputs]) -> None:
+        if len(rows) > 3:
+            raise Refused(422, "invalid_parameter", "There are more than 3 rows.")
+
+    client = FakeClient(fault=fault)
+    assert all(isinstance(one, Scored) for one in ask(client, 200))
+    assert sum(size > 3 for size in client.sizes) <= 8
+
+
+def test_a_rows_error_is_its_own() -> None:
+    def of_row(raw: RawInputs) -> dict[str, object] | None:
+        return row_error(422, "invalid_text") if raw.text == b"text 3" else None
+
+    outcomes = ask(FakeClient(of_row=of_row), 10)
+    [failed] = [one for one in outcomes if isinstance(one, Failed)]
+    assert (failed.row.position, failed.stage, failed.code) == (3, "decode", "invalid_text")
+
+
+def test_a_row_that_had_no_luck_is_asked_again() -> None:
+    unlucky = Counter({b"text 3": 2, b"text 4": 99})
+
+    def of_row(raw: RawInputs) -> dict[str, object] | None:
+        assert raw.text is not None
+        unlucky[raw.text] -= 1
+        return row_error(504, "deadline_exceeded") if unlucky[raw.text] >= 0 else None
+
+    outcomes = ask(FakeClient(of_row=of_row), 10, retries=3)
+    [failed] = [one for one in outcomes if isinstance(one, Failed)]
+    assert (failed.row.position, failed.code) == (4, "deadline_exceeded")
+    assert len(outcomes) == 10
+
+
+def test_ordered_is_the_order_of_the_input() -> None:
+    outcomes = ask(busy_at(1, 2, 5, 7, 8, 12), 200, ordered=True)
+    assert [one.row.position for one in outcomes] == list(range(200))
+
+
+def test_embeddings_come_with_the_answers() -> None:
+    [only] = ask(FakeClient(), 1, embeddings=True)
+    assert isinstance(only, Scored)
+    assert only.answer["embedding"] == [6.0]
+
+
+def test_another_model_ends_the_run() -> None:
+    with pytest.raises(EngineLost, match="another model"):
+        ask(FakeClient(digest="other"), 10)
+
+
+def test_a_wrong_key_ends_the_run() -> None:
+    def fault(_number: int, _rows: Sequence[RawInputs]) -> None:
+        raise Refused(401, "unauthorized", "There is no valid key.")
+
+    with pytest.raises(EngineLost, match="refuses every row"):
+        ask(FakeClient(fault=fault), 10)
+
+
+def test_what_the_server_never_understands_is_no_rows_fault() -> None:
+    def fault(_number: int, _rows: Sequence[RawInputs]) -> None:
+        raise Refused(422, "invalid_parameter", "top_k: no.")
+
+    with pytest.raises(EngineLost, match="does not understand"):
+        ask(FakeClient(fault=fault), 10)
+
+
+def test_a_server_that_stays_away_ends_the_run() -> None:
+    def fault(_number: int, _rows: Sequence[RawInputs]) -> None:
+        raise Unreached("unreachable", "The server cannot be reached.", is_sent=False)
+
+    with pytest.raises(EngineLost, match="run it again to go on"):
+        ask(FakeClient(fault=fault), 10, patience_s=0.0)
+
+
+def test_no_more_rows_are_read_than_are_needed() -> None:
+    """Whoever takes no outcomes holds the reading up, and closing ends it."""
+    read = 0
+
+    def rows() -> object:
+        nonlocal read
+        for number in range(100_000):
+            read += 1
+            yield text_row(number)
+
+    client = FakeClient()
+    engine = RemoteEngine(lambda: client, MODEL, Asking(batch_rows=8, most_at_once=4))
+    with contextlib.closing(engine.score(rows())) as outcomes:  # type: ignore[arg-type]
+        next(outcomes)
+    assert client.is_closed
+    assert read < 1000
+    assert client.most_inside <= 4
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.sampled_from(["ok", "busy", "lost", "gone", "row", "error"]), max_size=40), st.booleans())
+def test_whatever_happens_each_row_has_one_outcome(plan: list[str], ordered: bool) -> None:  # noqa: FBT001
+    def fault(number: int, _rows: Sequence[RawInputs]) -> None:
+        match plan[number] if number < len(plan) else "ok":
+            case "busy":
+                raise Refused(429, "rate_limited", "Too often.", retry_after_s=None)
+            case "lost":
+                raise Unreached("connection_lost", "It broke.", is_sent=True)
+            case "gone":
+                raise Unreached("unreachable", "Nobody.", is_sent=False)
+            case "error":
+                raise Refused(500, "internal", "It failed.")
+
+    outcomes = ask(FakeClient(fault=fault), 50, ordered=ordered, retries=1)
+    assert Counter(one.row.position for one in outcomes) == Counter(range(50))
+
+
+ENTRY = {"name": "a", "version": 2, "digest": "d", "labels": ["x", "y"], "task": "multilabel", "limits": {"text": {"max_bytes": 5}}}  # fmt: skip  # noqa: E501
+
+
+def test_the_model_is_the_one_that_is_named_in_its_newest_version() -> None:
+    entries = [ENTRY, ENTRY | {"version": 3}, ENTRY | {"name": "b", "prediction_set_level": 0.9}]
+    found = asyncio.run(find_model(FakeClient(models=entries), "a"))
+    assert (found.version, found.is_multilabel, found.has_sets, found.most_bytes) == (
+        3,
+        True,
+        False,
+        {"text": 5},
+    )
+    with pytest.raises(NotAsked, match="the server has: a, b"):
+        asyncio.run(find_model(FakeClient(models=entries), None))
