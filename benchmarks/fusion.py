@@ -213,8 +213,9 @@ def _caption(cells: Sequence[Cell]) -> str:
         if cells[0].is_joint
         else "encoders trained once for each seed, through heads of their own, each fusion on their features"
     )
-    spread = "mean and 95 % interval of the mean (Student's t)" if seeds > 1 else "one seed, so no interval"
-    return f"{how}; {seeds} seed{'s' * (seeds > 1)}, {spread}; test rows, calibrated on validation."
+    spread = f"{seeds} seeds, mean and 95 % interval of the mean (Student's t)"
+    told = spread if seeds > 1 else "one seed, so no interval"
+    return f"{how}; {told}; test rows, calibrated on validation."
 
 
 def _row(cells: Sequence[Cell]) -> str:

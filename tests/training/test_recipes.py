@@ -28,7 +28,8 @@ WORDS = ("one two three", "drei")
 def test_a_recipe_is_named_as_it_is_found_and_tells_what_it_is(name: str) -> None:
     recipe = RECIPES[name]()
     assert recipe.name == name
-    assert recipe.about.limits
+    assert recipe.about.rows
+    assert recipe.about.data
     assert len(set(recipe.labels)) == len(recipe.labels) > 1
     assert json.loads(json.dumps(recipe.settings()))["recipe"] == name
 
