@@ -99,7 +99,8 @@ class Descriptors(nn.Module):
         framed = nn.functional.pad(grey, (1, 1, 1, 1), mode="replicate")
         across = framed[:, :, 1:-1, 2:] - framed[:, :, 1:-1, :-2]
         down = framed[:, :, 2:, 1:-1] - framed[:, :, :-2, 1:-1]
-        power = across.square() + down.square() + 1e-8
+        # Not `+ 1e-8`: the exporter takes so little for nothing, and flat paper would be 0 / 0.
+        power = (across.square() + down.square()).clamp(min=1e-8)
         # Of twice the angle, cosine and sine are these two: no arc tangent, and no bin with a border.
         turned = (across.square() - down.square()) / power * self.cosine
         turned = turned + 2 * across * down / power * self.sine

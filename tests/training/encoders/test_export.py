@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.training.encoders.exported import assert_exports
-from tests.training.encoders.tiny_encoders import SPECS, TEXT, TEXT_SPECS, inputs, tiny
+from tests.training.encoders.tiny_encoders import IMAGE_SPECS, SPECS, TEXT, TEXT_SPECS, inputs, tiny
 from training.encoders.specs import NgramText
 
 _EXPORTED = (
@@ -14,6 +14,7 @@ _EXPORTED = (
     "transformer",
     "n-grams in parts",
     "mel residual",
+    "described",
 )
 
 
@@ -24,4 +25,6 @@ def test_the_graph_answers_as_the_encoder_for_any_number_of_rows(name: str) -> N
         batches.append({"text": torch.randint(1, 60, (2, TEXT.max_tokens), dtype=torch.int32)})
     if isinstance(SPECS[name], NgramText):  # and the highest ids, where a hash might overflow
         batches.append({"text": torch.randint(2**31 - 9, 2**31, (2, 9), dtype=torch.int32)})
+    if name in IMAGE_SPECS:  # flat paper has no gradient to divide by
+        batches.append({"image": torch.full((2, 32, 34, 3), 255, dtype=torch.uint8)})
     assert_exports(tiny(name), *batches)

@@ -23,7 +23,7 @@ from app.runtime.golden import replay
 from app.runtime.predictor import Predictor
 from app.runtime.session import Device, open_session
 from tests.training.fake_sets import FakeSets
-from training.__main__ import RECIPES, app
+from training.__main__ import app
 from training.batch import Stock
 from training.checkpoint import (
     Checkpoint,
@@ -47,6 +47,7 @@ from training.model import Model
 from training.progress import silent
 from training.recipe import Augmentation, Recipe
 from training.recipes.digits import digits
+from training.recipes.registry import RECIPES
 from training.run import preparer_of, tokenizer_of, train
 
 CPU = Device("cpu")
