@@ -88,6 +88,11 @@ def picturewords() -> Recipe:
                 "Real triples of three children's programs: Tux Paint stamps (GPL-2.0-or-later), Art4Apps by "
                 "way of Abecedarium (CC BY-SA 3.0) and GCompris voices (GPL-3.0 and others)."
             ),
+            limits=(
+                "About every second answer is wrong on concepts it never saw: a thousand pictures do not show "
+                "what a kind of thing looks like, and a word in an unknown stem tells little.",
+                "Drawings and icons for children only, not photographs.",
+            ),
         ),
     )
 
