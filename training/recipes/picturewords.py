@@ -89,8 +89,7 @@ def picturewords() -> Recipe:
                 "way of Abecedarium (CC BY-SA 3.0) and GCompris voices (GPL-3.0 and others)."
             ),
             limits=(
-                "About every second answer is wrong on concepts it never saw: a thousand pictures do not show "
-                "what a kind of thing looks like, and a word in an unknown stem tells little.",
+                "Nearly every second answer is wrong on concepts that it never saw.",
                 "Drawings and icons for children only, not photographs.",
             ),
         ),
