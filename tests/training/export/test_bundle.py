@@ -168,7 +168,7 @@ def test_a_fusion_that_reads_tokens_is_published_too(
         },
         schedule=replace(recipe.schedule, epochs=1),
         strangers=None,
-    ).with_fusion("feature", "bottleneck")
+    ).with_fusion("feature", "attention")
     trained = train(reading, dataset, seed=0, stage=silent)
     checkpoint, _ = evaluate(trained, reading, dataset, seed=0, stage=silent)
     graphs = export_graphs(checkpoint.model, reading.inputs)
@@ -176,4 +176,4 @@ def test_a_fusion_that_reads_tokens_is_published_too(
     manifest = read_bundle(published.folder).manifest
     assert manifest.inputs.image is not None
     assert manifest.inputs.image.features == 8 * 5
-    assert (manifest.fusion.level, manifest.fusion.method) == ("feature", "bottleneck")
+    assert (manifest.fusion.level, manifest.fusion.method) == ("feature", "attention")

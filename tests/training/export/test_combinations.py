@@ -26,7 +26,7 @@ from training.model import Model
 from training.recipe import Recipe
 from training.subsets import SUBSETS
 
-EVERY_DAY = 3  # one combination of so many is tested without --thorough
+EVERY_DAY = 8  # one combination of so many is tested without --thorough
 
 
 @dataclass(frozen=True)
