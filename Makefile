@@ -34,8 +34,8 @@ check: $(VENV)/.dev ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(VENV)/.dev ## the test suite
-	$(BIN)/pytest $(ARGS)
+test: $(VENV)/.dev ## the test suite, in two processes: most tests wait for a server more than they compute
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 fuzz: $(VENV)/.dev ## the full counts: 20,000 hostile requests, every rule of the OpenAPI document, 20 stops under load
 	$(BIN)/pytest --thorough -s tests/fuzz tests/api/test_stopping.py $(ARGS)
