@@ -13,6 +13,7 @@ from fastapi import Response
 from numpy.typing import NDArray
 
 from app.api import schemas
+from app.bundle.attribution import Explanation
 from app.bundle.interpret import ClassProbability, Opinion, PredictionSet
 from app.runtime.errors import NonFiniteOutput
 from app.serving.engine import Answer
@@ -75,6 +76,7 @@ def _predicted(answer: Answer) -> dict[str, Any]:
         "prediction_set": wire_set(prediction.prediction_set),
         "top": _classes(prediction.top),
         "by_modality": {name: _opinion(one) for name, one in prediction.by_modality.items()},
+        "explanation": prediction.explanation and _explanation(prediction.explanation),
     }
 
 
@@ -103,6 +105,16 @@ def _base64(vector: NDArray[np.float32]) -> str:
 
 def _opinion(one: Opinion) -> schemas.Opinion:
     return schemas.Opinion(label=one.label, probability=one.probability, labels=_classes(one.labels))
+
+
+def _explanation(one: Explanation) -> schemas.Explanation:
+    return schemas.Explanation(
+        label=one.label,
+        base=one.base,
+        prior="even" if one.is_base_even else "calibration",
+        contributions=one.contributions,
+        subsets={name: schemas.SubsetAnswer(**asdict(said)) for name, said in one.subsets.items()},
+    )
 
 
 def wire_set(one: PredictionSet | None) -> schemas.PredictionSet | None:

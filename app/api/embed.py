@@ -11,7 +11,10 @@ from app.api.one_row import form_body, received
 from app.api.parameters import DEADLINE, ENCODING, FIELDS, PRIORITY, read_parameters, wants_base64
 from app.api.service import Service
 
-_FIELDS = {name: about for name, about in FIELDS.items() if name != "top_k"} | {"encoding": ENCODING}
+_OF_PREDICTIONS = ("top_k", "explain")
+_FIELDS = {name: about for name, about in FIELDS.items() if name not in _OF_PREDICTIONS} | {
+    "encoding": ENCODING
+}
 
 
 def embed_router(service: Service) -> APIRouter:

@@ -25,6 +25,7 @@ FIELDS: Final[dict[str, dict[str, Any]]] = {
     },
     "top_k": {"type": "integer", "minimum": 1, "description": "How many classes to list."},
     "cache": {"type": "boolean", "description": "Use and feed the server's cache of encoded inputs."},
+    "explain": {"type": "boolean", "description": "Say what each modality contributes to the answer."},
 }
 ENCODING: Final[dict[str, Any]] = {
     "type": "string",
@@ -56,6 +57,7 @@ class Parameters(BaseModel):
     version: Annotated[int, Field(ge=1, le=_MOST)] | Label | None = None
     top_k: int | None = Field(None, ge=1, le=_MOST)
     cache: bool = Field(default=False, description="Use and feed the server's cache of encoded inputs.")
+    explain: bool = Field(default=False, description="Say what each modality contributes to the answer.")
 
 
 def read_parameters(fields: Mapping[str, bytes]) -> Parameters:
@@ -66,6 +68,7 @@ def read_parameters(fields: Mapping[str, bytes]) -> Parameters:
         version=_version(fields),
         top_k=_whole_number(fields, "top_k"),
         cache=_choice(fields, "cache", ("false", "true")) == "true",
+        explain=_choice(fields, "explain", ("false", "true")) == "true",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -41,6 +41,33 @@ class PredictionSet(_Wire):
 
     level: Probability = Field(description="The share, counted over rows like those of validation.")
     labels: list[str] = Field(description="Best first.")
+
+
+Nats = Annotated[float, Field(description="Natural logarithm of a probability, or a difference of such.")]
+
+
+class SubsetAnswer(ClassProbability):
+    """What the model answers from these modalities alone."""
+
+    log_probability: Nats = Field(description="Of the explained label, given these modalities alone.")
+
+
+class Explanation(_Wire):
+    """What each used modality contributes to the answer: exact Shapley values, in nats.
+
+    `base` and the contributions add up to the logarithm of the label's probability. They tell what the model
+    makes of its inputs, not why the world is as it is.
+    """
+
+    label: str = Field(description="The label that is explained: the answer's.")
+    base: Nats = Field(description="Logarithm of the label's share before any modality is seen.")
+    prior: Literal["calibration", "even"] = Field(
+        description="Where the share is from: the bundle, or, if it has none, every label alike."
+    )
+    contributions: dict[str, Nats] = Field(description="Of each used modality; below 0 if it speaks against.")
+    subsets: dict[str, SubsetAnswer] = Field(
+        description="By the names of all subsets of the used modalities, such as image+text."
+    )
 
 
 class Modalities(_Wire):
@@ -89,6 +116,7 @@ class _Predicted(_Wire):
     )
     top: list[ClassProbability] = Field(description="The most probable classes, best first.")
     by_modality: dict[str, Opinion] = Field(description="What each used modality says on its own.")
+    explanation: Explanation | None = Field(default=None, description="With explain=true.")
 
 
 class Prediction(_Ran, _Predicted, _FromOneModel):  # entries stand in the reverse order of these bases

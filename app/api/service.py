@@ -30,6 +30,7 @@ class Question:
     model: LiveModel
     top_k: int
     cached: bool
+    explained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +73,17 @@ class Service:
             raise Refusal(
                 "invalid_parameter", f"top_k must be a whole number from 1 to {labels}.", part="top_k"
             )
-        return Question(model, top_k, parameters.cache)
+        return Question(model, top_k, parameters.cache, parameters.explain)
 
     async def answer(self, place: Place, question: Question, raw: RawInputs) -> Answer:
         """The answer to one row, counted. Raises what Place.answer raises."""
-        answer = await place.answer(question.model, raw, top_k=question.top_k, cached=question.cached)
+        answer = await place.answer(
+            question.model,
+            raw,
+            top_k=question.top_k,
+            cached=question.cached,
+            explained=question.explained,
+        )
         count_answer(self.metrics, question.model, answer)
         note_answer(question.model, answer)
         return answer

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.bundle.attribution import Explanation, explain
 from app.bundle.manifest import Manifest, Modality
 
 
@@ -20,10 +22,12 @@ class RowOutputs:
     modality_probabilities: NDArray[np.float32]  # [modalities, labels]
     features: tuple[NDArray[np.float32], ...]  # of each modality, in the same order; zeros where it is absent
     prediction_set: NDArray[np.bool_] | None = None  # [labels], if the bundle has conformal sets
+    by_subset: Mapping[str, NDArray[np.float32]] | None = None  # probabilities [labels], of an explained row
 
     @property
     def is_finite(self) -> bool:
-        return bool(np.isfinite(self.probabilities).all())
+        every = (self.probabilities, *(self.by_subset or {}).values())
+        return all(bool(np.isfinite(probabilities).all()) for probabilities in every)
 
     def named_features(self, manifest: Manifest) -> dict[Modality, NDArray[np.float32]]:
         return dict(zip(manifest.inputs.names, self.features, strict=True))
@@ -62,6 +66,7 @@ class Prediction:
     missing: tuple[Modality, ...]
     by_modality: dict[Modality, Opinion]
     prediction_set: PredictionSet | None
+    explanation: Explanation | None = None  # of the prediction, if it was asked for
 
     @property
     def best(self) -> ClassProbability:
@@ -86,6 +91,9 @@ def interpret(
         missing=tuple(name for name in names if name not in used),
         by_modality=by_modality,
         prediction_set=_prediction_set(outputs, order, manifest),
+        explanation=None
+        if outputs.by_subset is None
+        else explain(outputs.by_subset, order[0], used, manifest),
     )
 
 

@@ -54,6 +54,7 @@ class Sample:
     warnings: tuple[InputWarning, ...] = ()
     features: Mapping[Modality, NDArray[np.float32]] = field(default_factory=dict)
     prepare_s: Mapping[Modality, float] = field(default_factory=dict)  # what decoding and preparing took
+    is_explained: bool = False  # it is answered for every subset of its modalities, see attribution.py
 
     def has(self, modality: Modality) -> bool:
         return getattr(self, modality) is not None or modality in self.features
@@ -61,6 +62,11 @@ class Sample:
     @property
     def present(self) -> tuple[Modality, ...]:
         return tuple(name for name in MODALITIES if self.has(name))
+
+    @property
+    def answers(self) -> int:
+        """How often the fusion runs for it."""
+        return 2 ** len(self.present) - 1 if self.is_explained else 1
 
     def length(self, modality: Modality) -> int:
         """What its encoder reads: tokens or samples; 1 for an image, whose size is fixed; 0 for nothing."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from app.bundle.budget import Hold, unbounded
 from app.bundle.folder import Bundle
 from app.bundle.interpret import Prediction, RowOutputs, interpret
-from app.bundle.manifest import Modality
+from app.bundle.manifest import Modality, subset_name, subsets
 from app.bundle.prepare import Preparer
 from app.bundle.sample import Arrays, EncoderRun, RawInputs, Sample, collate
 from app.runtime.errors import GraphInvalid, NonFiniteOutput
@@ -39,6 +40,14 @@ class Ran:
 
     rows: list[RowOutputs]
     parts: tuple[PartRun, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Less:
+    """A row of the batch, asked once more with fewer of its modalities."""
+
+    row: int
+    subset: str
 
 
 class Predictor:
@@ -75,18 +84,23 @@ class Predictor:
         return cls(bundle, encoders=encoders, fusion=fusion, device=device, hold=hold)
 
     def execute(self, samples: list[Sample]) -> Ran:
-        """Each modality costs only the rows that bring it, and those of like length run together."""
+        """Each modality costs only the rows that bring it, and those of like length run together.
+
+        For rows that are explained the fusion is asked again, in the same run, of fewer modalities.
+        """
         batch = collate(samples, self.manifest.inputs)
         features = self._features(samples)
         parts = [self._encode(run, features) for run in batch.runs]
+        again = list(_less(samples))
         started_s = time.perf_counter()
-        fused = self._fusion.run(
-            {f"{name}_features": vectors for name, vectors in features.items()} | {"present": batch.present}
-        )
+        fused = self._fusion.run(self._questions(features, batch.present, again))
         fusion_s = time.perf_counter() - started_s
-        parts.append(PartRun("fusion", rows=batch.size, length=1, padding=0, seconds=fusion_s))
+        asked = batch.size + len(again)
+        parts.append(PartRun("fusion", rows=asked, length=1, padding=0, seconds=fusion_s))
+        self._check(fused, asked)
         encoded = list(zip(*features.values(), strict=True))
-        return Ran(rows=self._rows(fused, encoded), parts=tuple(parts))
+        rows = self._rows({name: values[: batch.size] for name, values in fused.items()}, encoded)
+        return Ran(_explained(rows, samples, again, fused["probabilities"]), tuple(parts))
 
     def run(self, samples: list[Sample]) -> list[RowOutputs]:
         """Outputs row by row, in order."""
@@ -114,22 +128,40 @@ class Predictor:
                 features[name][row] = vector
         return features
 
-    def _rows(self, fused: Arrays, encoded: list[tuple[NDArray[np.float32], ...]]) -> list[RowOutputs]:
-        """What the fusion graph put out, row by row, each with its features. Raises GraphInvalid."""
+    def _questions(
+        self, features: dict[Modality, NDArray[np.float32]], present: NDArray[np.bool_], again: list[_Less]
+    ) -> Arrays:
+        """What the fusion graph reads: the rows as they came, and below them those that are asked again."""
+        if again:
+            names = self.manifest.inputs.names
+            masks = [[name in one.subset.split("+") for name in names] for one in again]
+            present = np.concatenate([present, masks])
+            rows = [*range(len(present) - len(again)), *(one.row for one in again)]
+            features = {name: vectors[rows] for name, vectors in features.items()}
+        return {f"{name}_features": vectors for name, vectors in features.items()} | {"present": present}
+
+    @property
+    def _outputs(self) -> tuple[str, ...]:
         has_sets = self.manifest.calibration.conformal is not None
-        names = (*_OUTPUTS, _SET) if has_sets else _OUTPUTS
-        graph = self.manifest.fusion.graph
+        return (*_OUTPUTS, _SET) if has_sets else _OUTPUTS
+
+    def _check(self, fused: Arrays, rows: int) -> None:
+        """Raises GraphInvalid."""
+        names, graph = self._outputs, self.manifest.fusion.graph
         lost = [name for name in names if name not in fused]
         if lost:
             raise GraphInvalid(
                 f"{graph}: the graph has no output '{lost[0]}', which the manifest promises. "
                 "Export the bundle again."
             )
-        if has_sets and fused[_SET].dtype != np.bool_:
+        if _SET in names and fused[_SET].dtype != np.bool_:
             raise GraphInvalid(f"{graph}: the output '{_SET}' is not bool. Export the bundle again.")
-        if any(len(fused[name]) != len(encoded) for name in names):
-            raise GraphInvalid(f"{graph}: {len(encoded)} rows went in, another number came out.")
-        sets = fused[_SET] if has_sets else (None,) * len(encoded)
+        if any(len(fused[name]) != rows for name in names):
+            raise GraphInvalid(f"{graph}: {rows} rows went in, another number came out.")
+
+    def _rows(self, fused: Arrays, encoded: list[tuple[NDArray[np.float32], ...]]) -> list[RowOutputs]:
+        """What the fusion graph put out, row by row, each with its features."""
+        sets = fused[_SET] if _SET in self._outputs else (None,) * len(encoded)
         each = zip(*(fused[name] for name in _OUTPUTS), encoded, sets, strict=True)
         return [RowOutputs(*row) for row in each]
 
@@ -140,3 +172,25 @@ class Predictor:
         seconds = time.perf_counter() - started_s
         features[run.modality][run.rows] = encoded
         return PartRun(run.modality, len(run.rows), run.length, run.padding, seconds)
+
+
+def _less(samples: list[Sample]) -> Iterator[_Less]:
+    """Of each explained row, every non-empty subset of its modalities but the whole."""
+    for row, sample in enumerate(samples):
+        if sample.is_explained:
+            yield from (_Less(row, subset) for subset in subsets(sample.present)[:-1])
+
+
+def _explained(
+    rows: list[RowOutputs], samples: list[Sample], again: list[_Less], probabilities: NDArray[np.generic]
+) -> list[RowOutputs]:
+    """The rows, each explained one with its answers by subset, the whole one last."""
+    by_row: dict[int, dict[str, NDArray[np.float32]]] = {
+        row: {} for row, sample in enumerate(samples) if sample.is_explained
+    }
+    for one, said in zip(again, probabilities[len(rows) :], strict=True):
+        by_row[one.row][one.subset] = said
+    for row, by_subset in by_row.items():
+        by_subset[subset_name(samples[row].present)] = rows[row].probabilities
+        rows[row] = replace(rows[row], by_subset=by_subset)
+    return rows

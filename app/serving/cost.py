@@ -62,10 +62,11 @@ class CostModel:
         mean_s = total_s / rows
         self._mean_row_s += (mean_s - self._mean_row_s) * (0.1 if self._mean_row_s else 1.0)
 
-    def row_s(self, lengths: Mapping[str, int]) -> float:
-        """What one more row of these lengths adds to a batch."""
-        parts = {**lengths, "fusion": 1, _BETWEEN: 1}
-        return sum(self._nearest(part, length).per_row_s for part, length in parts.items() if length)
+    def row_s(self, lengths: Mapping[str, int], *, fused: int = 1) -> float:
+        """What one more row of these lengths, fused so many times, adds to a batch."""
+        parts = {**lengths, _BETWEEN: 1}
+        once_s = sum(self._nearest(part, length).per_row_s for part, length in parts.items() if length)
+        return once_s + fused * self._nearest("fusion", 1).per_row_s
 
     @property
     def launch_s(self) -> float:

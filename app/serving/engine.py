@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self, TypeVar
 
 from app.bundle.interpret import Prediction, RowOutputs
@@ -127,10 +127,13 @@ class Place:
                 places.append(Place(self._engine, ticket, self._costs))
             yield places
 
-    async def answer(self, model: LiveModel, raw: RawInputs, *, top_k: int, cached: bool = False) -> Answer:
+    async def answer(
+        self, model: LiveModel, raw: RawInputs, *, top_k: int, cached: bool = False, explained: bool = False
+    ) -> Answer:
         """Decode, run, interpret. Raises InputError, DeadlineExceeded or NonFiniteOutput.
 
-        A row that is `cached` uses and feeds the engine's cache, if there is one.
+        A row that is `cached` uses and feeds the engine's cache, if there is one. One that is `explained` is
+        fused for each subset of its modalities, in the one run, and costs so much more.
         """
         engine, ticket = self._engine, self._ticket
         engine.batcher.arrived(ticket)
@@ -141,6 +144,7 @@ class Place:
             rest = claim.rest(raw)
             is_known = claim.ready and not rest.present
             sample = claim.complete(Sample() if is_known else await engine.prepare(model, rest))
+            sample = replace(sample, is_explained=explained)
             decode_s = time.perf_counter() - started_s
             batched = await self.run(model, sample)
             engine.encodings.keep(claim, sample, batched.value.named_features(model.manifest))

@@ -43,7 +43,8 @@ class LiveModel:
 
     def cost_s(self, sample: Sample) -> float:
         """What this row adds to a batch, in seconds."""
-        return self.costs.row_s({name: sample.length(name) for name in self.manifest.inputs.names})
+        lengths: dict[str, int] = {name: sample.length(name) for name in self.manifest.inputs.names}
+        return self.costs.row_s(lengths, fused=sample.answers)
 
     def warm_up(self, samples: Sequence[Sample]) -> None:
         """Run rows alone and together, so that the first request is not the slow one and costs are known."""

@@ -13,10 +13,11 @@ from app.bundle.conformal import set_bounds
 from app.bundle.folder import Bundle
 from app.bundle.manifest import MODALITIES, ConformalMethod, Modality, subset_name, subsets
 from app.bundle.sample import RawInputs
+from app.runtime.agreement import fused_logits
 from app.runtime.errors import DeviceUnavailable, GoldenMismatch, GraphInvalid, NonFiniteOutput
 from app.runtime.golden import replay
 from app.runtime.predictor import Predictor
-from app.runtime.session import Device, find_device
+from app.runtime.session import Device, find_device, open_session
 from tests import tiny
 
 SUBSETS = [tuple(name.split("+")) for name in subsets(MODALITIES)]
@@ -84,6 +85,44 @@ def test_features_that_come_with_a_row_answer_as_its_pixels_do(
         encoded[part.part] += part.rows
     for name in MODALITIES:
         assert encoded.get(name, 0) == sum(getattr(sample, name) is not None for sample in ready)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 10_000), st.sampled_from(SUBSETS), st.booleans()), min_size=1, max_size=6
+    )
+)
+def test_an_explained_row_is_asked_what_each_subset_of_it_would_be(
+    predictor: Predictor, rows: list[tuple[int, tuple[Modality, ...], bool]]
+) -> None:
+    """In the company of any rows, by the split graphs and the fused one, each encoder once."""
+    samples = [
+        dataclasses.replace(predictor.prepare(tiny.row(seed, subset)), is_explained=is_explained)
+        for seed, subset, is_explained in rows
+    ]
+    ran = predictor.execute(samples)
+    for sample, outputs in zip(samples, ran.rows, strict=True):
+        assert (outputs.by_subset is not None) == sample.is_explained
+        for name, probabilities in (outputs.by_subset or {}).items():
+            part = dataclasses.replace(
+                sample, **{other: None for other in sample.present if other not in name.split("+")}
+            )
+            [alone] = predictor.run([dataclasses.replace(part, is_explained=False)])
+            np.testing.assert_allclose(probabilities, alone.probabilities, atol=1e-6)
+        assert list(outputs.by_subset or {}) == (list(subsets(sample.present)) if sample.is_explained else [])
+    encoded = sum(part.rows for part in ran.parts if part.part != "fusion")
+    assert encoded == sum(len(sample.present) for sample in samples)
+    assert ran.parts[-1].rows == sum(sample.answers for sample in samples)
+
+
+def test_the_fused_graph_agrees_with_an_explanation(bundle: Bundle, predictor: Predictor) -> None:
+    sample = dataclasses.replace(predictor.prepare(tiny.row(4)), is_explained=True)
+    [outputs] = predictor.run([sample])
+    fused = open_session(bundle.files["fused.onnx"], name="fused.onnx", device=CPU, threads=1)
+    for name, probabilities in (outputs.by_subset or {}).items():
+        part = dataclasses.replace(sample, **{n: None for n in MODALITIES if n not in name.split("+")})
+        exponents = np.exp(fused_logits(fused, [part], bundle.manifest.inputs)[0])
+        np.testing.assert_allclose(probabilities, exponents / exponents.sum(), atol=1e-5)
 
 
 def test_a_row_that_is_not_a_number_harms_no_other(bundle: Bundle) -> None:

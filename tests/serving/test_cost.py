@@ -52,6 +52,7 @@ def test_a_row_costs_what_its_own_parts_cost() -> None:
         costs.observe(parts, rows=rows, total_s=sum(p.seconds for p in parts))
     assert costs.row_s({"image": 1, "audio": 0}) == pytest.approx(0.0007)
     assert costs.row_s({"image": 0, "audio": 3900}) == pytest.approx(0.0004)
+    assert costs.row_s({"image": 1}, fused=7) == pytest.approx(0.0013), "an explained row"
     assert costs.launch_s == pytest.approx(0.007)
 
 
