@@ -327,6 +327,30 @@ class PredictionSet:
 
 
 @dataclass(frozen=True, slots=True)
+class SubsetAnswer:
+    """What the model answers from some modalities alone; `log_probability` is that of the explained label."""
+
+    label: str
+    probability: float
+    log_probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What each used modality contributes, in nats: `base` and the contributions add up to log(probability).
+
+    `base` is the log of the label's share before anything is seen; `prior` says whether the model told it
+    ("calibration") or every label counts alike ("even"). `subsets` by names such as "image+text".
+    """
+
+    label: str
+    base: float
+    prior: str
+    contributions: Mapping[str, float]
+    subsets: Mapping[str, SubsetAnswer]
+
+
+@dataclass(frozen=True, slots=True)
 class InputWarning:
     """Something about an accepted input that its sender should know."""
 
@@ -366,7 +390,8 @@ class Prediction(Provenance):
     """One fused prediction.
 
     `probability` is calibrated for the modalities `used`. `labels` (of a multilabel model) are those that
-    reach their thresholds; `prediction_set` is None of a model without conformal sets.
+    reach their thresholds; `prediction_set` is None of a model without conformal sets. `explanation` is None
+    unless it was asked for.
     """
 
     label: str
@@ -375,6 +400,7 @@ class Prediction(Provenance):
     by_modality: Mapping[str, Opinion]
     labels: tuple[ClassProbability, ...] | None = None
     prediction_set: PredictionSet | None = None
+    explanation: Explanation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -940,6 +966,22 @@ def _to_prediction(said: Mapping[str, Any], model: Mapping[str, Any], reply: _Re
         },
         labels=_classes(said.get("labels")),
         prediction_set=within and PredictionSet(within["level"], tuple(within["labels"])),
+        explanation=_explanation(said.get("explanation")),
+    )
+
+
+def _explanation(said: Mapping[str, Any] | None) -> Explanation | None:
+    if said is None:
+        return None
+    return Explanation(
+        label=said["label"],
+        base=said["base"],
+        prior=said["prior"],
+        contributions=said["contributions"],
+        subsets={
+            name: SubsetAnswer(one["label"], one["probability"], one["log_probability"])
+            for name, one in said["subsets"].items()
+        },
     )
 
 
@@ -1060,13 +1102,15 @@ def _fields(
     model: str | None,
     version: int | str | None,
     cache: bool,
+    explain: bool = False,
     top_k: int | None = None,
     encoding: str | None = None,
 ) -> dict[str, str]:
     said = {"model": model, "version": version, "top_k": top_k, "encoding": encoding}
-    return {name: str(value) for name, value in said.items() if value is not None} | (
-        {"cache": "true"} if cache else {}
-    )
+    flags = {"cache": cache, "explain": explain}
+    return {name: str(value) for name, value in said.items() if value is not None} | {
+        name: "true" for name, is_set in flags.items() if is_set
+    }
 
 
 class _Settings:
@@ -1399,6 +1443,31 @@ class Client:
             )
         )
 
+    def explain(
+        self,
+        *,
+        image: ImageInput | None = None,
+        text: str | None = None,
+        audio: AudioInput | None = None,
+        model: str | None = None,
+        version: int | Literal["stable", "canary"] | None = None,
+        top_k: int | None = None,
+        cache: bool = False,
+        priority: Priority | None = None,
+        deadline_s: float | None = None,
+    ) -> Prediction:
+        """Predict, and say what each modality contributes and what each subset of them would answer.
+
+        client.explain(image="cat.jpg", text="a cat").explanation.contributions
+        """
+        fields = _fields(model=model, version=version, cache=cache, explain=True, top_k=top_k)
+        media = _media(image, text, audio)
+        return self._call(
+            self._settings.one_row(
+                "/v1/predict", _prediction, media, fields, priority=priority, deadline_s=deadline_s
+            )
+        )
+
     def predict_batch(
         self,
         rows: Iterable[Row],
@@ -1407,6 +1476,7 @@ class Client:
         version: int | Literal["stable", "canary"] | None = None,
         top_k: int | None = None,
         cache: bool = False,
+        explain: bool = False,
         priority: Priority | None = None,
         deadline_s: float | None = None,
     ) -> tuple[RowAnswer, ...]:
@@ -1416,7 +1486,7 @@ class Client:
 
             [one.result().label for one in client.predict_batch([Row(text="seven"), Row(image="7.png")])]
         """
-        fields = _fields(model=model, version=version, cache=cache, top_k=top_k)
+        fields = _fields(model=model, version=version, cache=cache, explain=explain, top_k=top_k)
         return self._call(self._settings.batch(tuple(rows), fields, priority=priority, deadline_s=deadline_s))
 
     def stream(
@@ -1427,6 +1497,7 @@ class Client:
         version: int | Literal["stable", "canary"] | None = None,
         top_k: int | None = None,
         cache: bool = False,
+        explain: bool = False,
         deadline_s: float | None = None,
         connections: int = 4,
     ) -> Generator[RowAnswer, None, None]:
@@ -1440,7 +1511,7 @@ class Client:
             for answer in client.stream(Row(image=path, id=path.name) for path in folder.glob("*.png")):
                 print(answer.id, answer.result().label)
         """
-        query = _fields(model=model, version=version, cache=cache, top_k=top_k)
+        query = _fields(model=model, version=version, cache=cache, explain=explain, top_k=top_k)
         time_s = self._settings.time_s(deadline_s)
         return self._stream(iter(rows), query, time_s, connections)
 
@@ -1674,6 +1745,31 @@ class AsyncClient:
             )
         )
 
+    async def explain(
+        self,
+        *,
+        image: ImageInput | None = None,
+        text: str | None = None,
+        audio: AudioInput | None = None,
+        model: str | None = None,
+        version: int | Literal["stable", "canary"] | None = None,
+        top_k: int | None = None,
+        cache: bool = False,
+        priority: Priority | None = None,
+        deadline_s: float | None = None,
+    ) -> Prediction:
+        """As Client.explain.
+
+        (await client.explain(image="cat.jpg", text="a cat")).explanation.contributions
+        """
+        fields = _fields(model=model, version=version, cache=cache, explain=True, top_k=top_k)
+        media = await _media_off_loop(image, text, audio)
+        return await self._call(
+            self._settings.one_row(
+                "/v1/predict", _prediction, media, fields, priority=priority, deadline_s=deadline_s
+            )
+        )
+
     async def predict_batch(
         self,
         rows: Iterable[Row],
@@ -1682,6 +1778,7 @@ class AsyncClient:
         version: int | Literal["stable", "canary"] | None = None,
         top_k: int | None = None,
         cache: bool = False,
+        explain: bool = False,
         priority: Priority | None = None,
         deadline_s: float | None = None,
     ) -> tuple[RowAnswer, ...]:
@@ -1689,7 +1786,7 @@ class AsyncClient:
 
         [one.result().label for one in await client.predict_batch([Row(text="seven")])]
         """
-        fields = _fields(model=model, version=version, cache=cache, top_k=top_k)
+        fields = _fields(model=model, version=version, cache=cache, explain=explain, top_k=top_k)
         ask = await asyncio.to_thread(
             self._settings.batch, tuple(rows), fields, priority=priority, deadline_s=deadline_s
         )
@@ -1703,6 +1800,7 @@ class AsyncClient:
         version: int | Literal["stable", "canary"] | None = None,
         top_k: int | None = None,
         cache: bool = False,
+        explain: bool = False,
         deadline_s: float | None = None,
         connections: int = 4,
     ) -> AsyncGenerator[RowAnswer, None]:
@@ -1713,7 +1811,7 @@ class AsyncClient:
             async for answer in client.stream(rows):
                 print(answer.id, answer.result().label)
         """
-        query = _fields(model=model, version=version, cache=cache, top_k=top_k)
+        query = _fields(model=model, version=version, cache=cache, explain=explain, top_k=top_k)
         time_s = self._settings.time_s(deadline_s)
         gathered, flow = _Gathered(), _Flow()
         feeding = asyncio.create_task(flow.feed(rows))

@@ -11,6 +11,7 @@
 | by_modality | what each of them says on its own | struct of image, text, audio: struct as above or null |
 | warnings | list of part, code, message | list of struct |
 | embedding | list of numbers, if asked for | list of float32 |
+| contribution_image, … | with `--explain`, of each modality that was used, in nats | double |
 | model, version, digest, scored_at | who answered, and when (UTC) | string, int64, string, timestamp in ms |
 """
 
@@ -28,13 +29,16 @@ from app.bundle.sample import InputWarning
 from app.score.engine import Model
 from app.score.errors import NotAsked
 
+CONTRIBUTIONS: Final = {name: f"contribution_{name}" for name in MODALITIES}
 COLUMNS: Final = (
     "id", "label", "probability", "labels", "prediction_set", "top", "modalities", "by_modality", "warnings",
-    "embedding", "model", "version", "digest", "scored_at",
+    "embedding", *CONTRIBUTIONS.values(), "model", "version", "digest", "scored_at",
 )  # fmt: skip
 
 
-def columns_for(model: Model, asked: Sequence[str] | None, *, embeddings: bool) -> tuple[str, ...]:
+def columns_for(
+    model: Model, asked: Sequence[str] | None, *, embeddings: bool, explanations: bool = False
+) -> tuple[str, ...]:
     """The columns of a run: all that the model fills, or those asked for, with the id in any case.
 
     Raises NotAsked.
@@ -43,6 +47,7 @@ def columns_for(model: Model, asked: Sequence[str] | None, *, embeddings: bool) 
         "labels": not model.is_multilabel,
         "prediction_set": not model.has_sets,
         "embedding": not embeddings,
+        **{column: not (explanations and name in model.most_bytes) for name, column in CONTRIBUTIONS.items()},
     }
     filled = [name for name in COLUMNS if not absent.get(name, False)]
     for name in asked or ():
@@ -71,6 +76,8 @@ def answer(
         said["labels"] = _classes(prediction.labels)
     if prediction.prediction_set is not None:
         said["prediction_set"] = list(prediction.prediction_set.labels)
+    if prediction.explanation is not None:
+        said |= _contributions(prediction.explanation.contributions)
     if embedding is not None:
         said["embedding"] = embedding
     return said
@@ -84,6 +91,8 @@ def answer_of_wire(row: Mapping[str, Any], embedding: Sequence[float] | None) ->
         said["labels"] = row["labels"]
     if "prediction_set" in row:
         said["prediction_set"] = row["prediction_set"]["labels"]
+    if "explanation" in row:
+        said |= _contributions(row["explanation"]["contributions"])
     if embedding is not None:
         said["embedding"] = embedding
     return said
@@ -91,6 +100,10 @@ def answer_of_wire(row: Mapping[str, Any], embedding: Sequence[float] | None) ->
 
 def _classes(several: Sequence[ClassProbability]) -> list[dict[str, Any]]:
     return [{"label": one.label, "probability": one.probability} for one in several]
+
+
+def _contributions(by_modality: Mapping[Any, float]) -> dict[str, float]:
+    return {column: by_modality[name] for name, column in CONTRIBUTIONS.items() if name in by_modality}
 
 
 def output_row(
@@ -127,6 +140,7 @@ def arrow_schema(pyarrow: Any, columns: Sequence[str], *, is_multilabel: bool) -
         "by_modality": pyarrow.struct([(name, opinion) for name in MODALITIES]),
         "warnings": pyarrow.list_(warning),
         "embedding": pyarrow.list_(number),
+        **dict.fromkeys(CONTRIBUTIONS.values(), pyarrow.float64()),
         "version": pyarrow.int64(),
         "scored_at": pyarrow.timestamp("ms", tz="UTC"),
     }

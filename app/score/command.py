@@ -53,6 +53,7 @@ class _Asked:
     batch_rows: int
     top_k: int
     embeddings: bool
+    explanations: bool
     ordered: bool
 
 
@@ -79,6 +80,9 @@ def score(
     include_embeddings: Annotated[
         bool,
         typer.Option("--include-embeddings", help="The column `embedding`; by a URL a request a row more."),
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Columns `contribution_image` … : what each modality adds.")
     ] = False,
     part_rows: Annotated[
         int, typer.Option(min=1, help="Rows of a part; a kill loses at most one part's.")
@@ -127,7 +131,7 @@ def score(
         bundle=bundle, device=device, threads=threads, url=url, api_key=api_key, model=model,
         concurrency=concurrency, retries=retries, timeout_s=timeout, patience_s=patience, rate=rate,
         batch_rows=batch_rows or (64 if url else 32), top_k=top_k, embeddings=include_embeddings,
-        ordered=ordered,
+        explanations=explain, ordered=ordered,
     )  # fmt: skip
     try:
         rows = open_input(given, names)
@@ -182,7 +186,9 @@ def _score(rows: Input, asked: _Asked, shape: _Shape, folder: Path, *, restart: 
     stopping = Stopping()
     with stopping.listening():
         engine = _engine(asked)
-        columns = columns_for(engine.model, shape.columns, embeddings=asked.embeddings)
+        columns = columns_for(
+            engine.model, shape.columns, embeddings=asked.embeddings, explanations=asked.explanations
+        )
         opener = part_opener(shape.format, columns, is_multilabel=engine.model.is_multilabel)
         identity = {
             "input": {"files": rows.fingerprint(), "names": asdict(rows.names), "shard": asdict(shape.shard)},
@@ -245,6 +251,7 @@ def _local(bundle: Path, asked: _Asked) -> Engine:
         batch_rows=asked.batch_rows,
         top_k=asked.top_k,
         embeddings=asked.embeddings,
+        explanations=asked.explanations,
     )
 
 
@@ -273,6 +280,7 @@ def _remote(asked: _Asked) -> Engine:
             patience_s=asked.patience_s,
             top_k=asked.top_k,
             embeddings=asked.embeddings,
+            explanations=asked.explanations,
             ordered=asked.ordered,
         ),
     )

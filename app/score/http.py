@@ -59,7 +59,9 @@ class RowClient(Protocol):
         """The entries of GET /v1/models."""
         ...
 
-    async def predict_batch(self, rows: Sequence[RawInputs], model: Model, *, top_k: int) -> BatchAnswer: ...
+    async def predict_batch(
+        self, rows: Sequence[RawInputs], model: Model, *, top_k: int, explain: bool
+    ) -> BatchAnswer: ...
 
     async def embed(self, row: RawInputs, model: Model) -> list[float]: ...
 
@@ -87,12 +89,15 @@ class HttpxClient:
         models: list[dict[str, Any]] = answer["models"]
         return models
 
-    async def predict_batch(self, rows: Sequence[RawInputs], model: Model, *, top_k: int) -> BatchAnswer:
+    async def predict_batch(
+        self, rows: Sequence[RawInputs], model: Model, *, top_k: int, explain: bool
+    ) -> BatchAnswer:
         fields: dict[str, Any] = {"model": model.name, "version": model.version, "top_k": top_k}
         if sum(map(_size, rows)) > _JSON_ROW_BYTES * len(rows):
-            body: dict[str, Any] = {"files": _form(rows, fields)}
+            explained = {"explain": "true"} if explain else {}
+            body: dict[str, Any] = {"files": _form(rows, fields | explained)}
         else:
-            said = json.dumps({**fields, "rows": [_json_row(row) for row in rows]})
+            said = json.dumps({**fields, "explain": explain, "rows": [_json_row(row) for row in rows]})
             body = {"content": said.encode(), "headers": {"Content-Type": "application/json"}}
         answer = await self._ask("POST", "/v1/predict/batch", **body)
         return BatchAnswer(digest=answer["model"]["digest"], rows=answer["rows"])

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 from app.bundle.errors import InputError
 from app.bundle.interpret import RowOutputs
@@ -31,12 +32,20 @@ class LocalEngine:
     """Rows through one bundle, in order."""
 
     def __init__(
-        self, predictor: Predictor, *, decoders: int, batch_rows: int, top_k: int, embeddings: bool
+        self,
+        predictor: Predictor,
+        *,
+        decoders: int,
+        batch_rows: int,
+        top_k: int,
+        embeddings: bool,
+        explanations: bool = False,
     ) -> None:
         self._predictor = predictor
         self._decoders = decoders
         self._batch_rows = batch_rows
         self._embeddings = embeddings
+        self._explanations = explanations
         manifest = predictor.manifest
         self._top_k = min(top_k, len(manifest.labels))
         self.model = Model(
@@ -83,7 +92,7 @@ class LocalEngine:
         except Unreadable as error:
             return Failed(row, "read", error.code, error.reason)
         try:
-            return self._predictor.prepare(raw)
+            return replace(self._predictor.prepare(raw), is_explained=self._explanations)
         except InputError as error:
             return Failed(row, "decode", INPUT_CODES[type(error)], error.message)
 

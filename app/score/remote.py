@@ -49,6 +49,7 @@ class Asking:
     patience_s: float = 300.0
     top_k: int = 5
     embeddings: bool = False
+    explanations: bool = False
     ordered: bool = False
 
 
@@ -246,7 +247,11 @@ class RemoteEngine:
         top_k = min(self._asking.top_k, self.model.labels)
         try:
             asked = await self._ask(
-                lambda: self._client.predict_batch(raws, self.model, top_k=top_k), gate, unlucky=unlucky
+                lambda: self._client.predict_batch(
+                    raws, self.model, top_k=top_k, explain=self._asking.explanations
+                ),
+                gate,
+                unlucky=unlucky,
             )
         except _GaveUp as gave_up:
             return await self._split(pack, gate, gave_up)

@@ -100,6 +100,29 @@ def test_sets_and_labels(varied: Server) -> None:
         assert by_name["sets"].prediction_set_level == 0.9
 
 
+def test_an_explanation_is_all_that_the_server_says(server: Server) -> None:
+    raw = tiny.row(4)
+    said = server.predict(raw, explain="true").json()["explanation"]
+    rows = [Row(**asked(raw)), Row(text="a")]
+
+    async def ask() -> list[api.Prediction]:
+        async with AsyncClient(server.url) as client:
+            batch = await client.predict_batch(rows, explain=True)
+            return [await client.explain(**asked(raw)), batch[0].result()]
+
+    with Client(server.url) as client:
+        found = [client.explain(**asked(raw)), client.predict_batch(rows, explain=True)[0].result()]
+        found += [one.result() for one in client.stream(rows[:1], explain=True)]
+        assert client.predict(**asked(raw)).explanation is None
+    for one in [*found, *asyncio.run(ask())]:
+        assert one.explanation is not None
+        assert (one.explanation.label, one.explanation.prior) == (said["label"], "even")
+        assert one.explanation.base == said["base"]
+        assert one.explanation.contributions == pytest.approx(said["contributions"], abs=1e-5)
+        assert list(one.explanation.subsets) == list(said["subsets"])
+        assert one.explanation.subsets["image"].label == said["subsets"]["image"]["label"]
+
+
 def test_a_warning_is_passed_on(server: Server) -> None:
     with Client(server.url) as client:
         [warning] = client.predict(text="a " * 200).warnings

@@ -49,6 +49,7 @@ def test_every_public_method_has_an_example_or_needs_none() -> None:
     for kind in (Client, AsyncClient):
         for name in (
             "predict",
+            "explain",
             "predict_batch",
             "stream",
             "embed",

@@ -44,8 +44,10 @@ class FakeClient:
     async def describe(self) -> list[dict[str, Any]]:
         return self._models
 
-    async def predict_batch(self, rows: Sequence[RawInputs], model: Model, *, top_k: int) -> BatchAnswer:
-        assert (model, top_k) == (MODEL, 3), "the model has three labels, of which five are asked"
+    async def predict_batch(
+        self, rows: Sequence[RawInputs], model: Model, *, top_k: int, explain: bool
+    ) -> BatchAnswer:
+        assert (model, top_k, explain) == (MODEL, 3, False), "the model has three labels of the five asked"
         self.requests += 1
         self.sizes.append(len(rows))
         self.inside += 1

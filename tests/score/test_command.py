@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import random
 import shutil
@@ -239,12 +240,24 @@ def test_a_url_answers_as_the_bundle(
 ) -> None:
     for name, engine in (("url", ("--url", server.url)), ("bundle", ("--bundle", folder))):
         done = score(
-            "--input", manifest, "--output", tmp_path / name, *engine, "--ordered", "--include-embeddings"
+            "--input",
+            manifest,
+            "--output",
+            tmp_path / name,
+            *engine,
+            "--ordered",
+            "--include-embeddings",
+            "--explain",
         )
         assert done.code == 3
         check(tmp_path / name, predictor)
     for ours, theirs in zip(answers(tmp_path / "url"), answers(tmp_path / "bundle"), strict=True):
         assert ours["embedding"] == pytest.approx(theirs["embedding"], abs=1e-5)
+        contributed = {name: value for name, value in theirs.items() if name.startswith("contribution_")}
+        assert list(contributed) == [f"contribution_{name}" for name in ours["modalities"]]
+        assert {name: ours[name] for name in contributed} == pytest.approx(contributed, abs=1e-5)
+        added = sum(contributed.values()) + math.log(1 / 3)
+        assert added == pytest.approx(math.log(theirs["probability"]), abs=1e-6)
         assert ours.keys() == theirs.keys()
     order = [int(row["id"][1:]) for row in answers(tmp_path / "url")]
     assert order == sorted(order)
@@ -379,7 +392,7 @@ def test_formats_hold_the_same(manifest: Path, tmp_path: Path, kind: Callable[[]
     folder = made(kind, tmp_path)
     for name in ("jsonl", "csv", "parquet"):
         given = ("--input", manifest, "--output", tmp_path / name, "--bundle", folder, "--part-rows", 100)
-        assert score(*given, "--format", name, "--include-embeddings").code == 3
+        assert score(*given, "--format", name, "--include-embeddings", "--explain").code == 3
     wanted = [without_time(row) for row in answers(tmp_path / "jsonl")]
     parts = sorted((tmp_path / "parquet").glob("part-*.parquet"))
     assert len(parts) == 3
@@ -405,7 +418,7 @@ def without_none(value: Any) -> Any:
 
 def of_cells(row: dict[str, str]) -> dict[str, Any]:
     texts = ("id", "label", "model", "digest", "scored_at", "modalities")
-    read = {name: cell if name in texts else json.loads(cell) for name, cell in row.items()}
+    read = {name: cell if name in texts else json.loads(cell) for name, cell in row.items() if cell}
     return read | {"modalities": row["modalities"].split("+")}
 
 
@@ -415,7 +428,9 @@ SCHEMA = {
     "top": "list<element: struct<label: string, probability: float>>",
     "modalities": "list<element: string>",
     "warnings": "list<element: struct<part: string, code: string, message: string>>",
-    "embedding": "list<element: float>", "model": "string", "version": "int64", "digest": "string",
+    "embedding": "list<element: float>",
+    "contribution_image": "double", "contribution_text": "double", "contribution_audio": "double",
+    "model": "string", "version": "int64", "digest": "string",
     "scored_at": "timestamp[ms, tz=UTC]",
 }  # fmt: skip
 
@@ -423,7 +438,7 @@ SCHEMA = {
 def test_parquet_has_the_stated_schema_for_others(manifest: Path, tmp_path: Path) -> None:
     folder = made(tiny.multilabel, tmp_path)
     given = ("--input", manifest, "--output", tmp_path / "out", "--bundle", folder, "--format", "parquet")
-    assert score(*given, "--include-embeddings").code == 3
+    assert score(*given, "--include-embeddings", "--explain").code == 3
     [part] = (tmp_path / "out").glob("part-*.parquet")
     schema = pyarrow.parquet.read_schema(part)
     assert {name: str(schema.field(name).type) for name in schema.names if name != "by_modality"} == SCHEMA
