@@ -27,12 +27,14 @@ import base64
 import binascii
 import contextlib
 import email.utils
+import functools
 import io
 import json
 import operator
 import os
 import queue
 import random
+import re
 import secrets
 import ssl
 import struct
@@ -47,6 +49,7 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
+    Coroutine,
     Generator,
     Iterable,
     Iterator,
@@ -54,13 +57,14 @@ from collections.abc import (
     Sequence,
 )
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Final, Generic, Literal, Protocol, TypeVar
+from typing import IO, Any, ClassVar, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, Self, TypeVar
 
 import httpx2 as httpx  # the fork that is maintained; the only line to change for another
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # --- errors -----------------------------------------------------------------------------------
@@ -70,7 +74,8 @@ class TrichordError(Exception):
     """What every error of this client is.
 
     `code`, `title`, `detail` and `part` are the server's own words; `request_id` finds the request in the
-    server's log, also when no answer came; `retry_after_s` is how long the server asked to wait.
+    server's log, also when no answer came; `retry_after_s` is how long the server asked to wait; `is_sent` is
+    False if it cannot have seen the request.
     """
 
     code: str = ""
@@ -86,6 +91,7 @@ class TrichordError(Exception):
         part: str | None = None,
         request_id: str = "",
         retry_after_s: float | None = None,
+        is_sent: bool = True,
     ) -> None:
         super().__init__(message)
         self.code = self.code if code is None else code
@@ -95,6 +101,7 @@ class TrichordError(Exception):
         self.part = part
         self.request_id = request_id
         self.retry_after_s = retry_after_s
+        self.is_sent = is_sent
 
 
 class RequestError(TrichordError):
@@ -121,183 +128,46 @@ class UnreadableAnswer(TrichordError):
     """The answer is none of a Trichord server. Is the URL right?"""
 
 
-class BadRequest(RequestError):
-    """The request cannot be understood."""
-
-    code = "bad_request"
-
-
-class BadMultipart(RequestError):
-    """The form is malformed."""
-
-    code = "bad_multipart"
-
-
-class TruncatedBody(RequestError):
-    """The form ends before its closing boundary."""
-
-    code = "truncated_body"
-
-
-class Unauthorized(RequestError):
-    """There is no valid key."""
-
-    code = "unauthorized"
-
-
-class Forbidden(RequestError):
-    """The key may not do this."""
-
-    code = "forbidden"
-
-
-class NotFound(RequestError):
-    """There is nothing at this path."""
-
-    code = "not_found"
-
-
-class ModelNotFound(RequestError):
-    """No such model or version is served."""
-
-    code = "model_not_found"
-
-
-class MethodNotAllowed(RequestError):
-    """The path does not answer this method."""
-
-    code = "method_not_allowed"
-
-
-class RequestTimeout(RequestError):
-    """The request arrived too slowly."""
-
-    code = "request_timeout"
-
-
-class LoadFailed(RequestError):
-    """The change of what is served could not be made."""
-
-    code = "load_failed"
-
-
-class BodyTooLarge(RequestError):
-    """The body is too large."""
-
-    code = "body_too_large"
-
-
-class PartTooLarge(RequestError):
-    """A part of the form is too large."""
-
-    code = "part_too_large"
-
-
-class ImageTooLarge(RequestError):
-    """The image has too many pixels."""
-
-    code = "image_too_large"
-
-
-class AudioTooLong(RequestError):
-    """The recording is too long."""
-
-    code = "audio_too_long"
-
-
-class TextTooLong(RequestError):
-    """The text is too long."""
-
-    code = "text_too_long"
-
-
-class UnsupportedMediaType(RequestError):
-    """The media type is not supported."""
-
-    code = "unsupported_media_type"
-
-
-class NoModality(RequestError):
-    """There is nothing to predict from."""
-
-    code = "no_modality"
-
-
-class InvalidImage(RequestError):
-    """The image cannot be decoded."""
-
-    code = "invalid_image"
-
-
-class InvalidAudio(RequestError):
-    """The recording cannot be decoded."""
-
-    code = "invalid_audio"
-
-
-class InvalidText(RequestError):
-    """The text cannot be read."""
-
-    code = "invalid_text"
-
-
-class InvalidParameter(RequestError):
-    """A parameter is wrong."""
-
-    code = "invalid_parameter"
-
-
-class RateLimited(RequestError):
-    """The key is used too often."""
-
-    code = "rate_limited"
-
-
-class HeadersTooLarge(RequestError):
-    """The request has too many or too large headers."""
-
-    code = "headers_too_large"
-
-
-class Internal(ServiceError):
-    """The server failed."""
-
-    code = "internal"
-
-
-class ModelNonfinite(ServiceError):
-    """The model gave no number for this row."""
-
-    code = "model_nonfinite"
-
-
-class Overloaded(ServiceError):
-    """Too much is waiting."""
-
-    code = "overloaded"
-
-
-class Draining(ServiceError):
-    """The server is stopping."""
-
-    code = "draining"
-
-
-class NotReady(ServiceError):
-    """The server is not ready."""
-
-    code = "not_ready"
-
-
-class DeadlineExceeded(ServiceError):
-    """The server says that the time to answer is over."""
-
-    code = "deadline_exceeded"
-
+# fmt: off
+# One class for each code of the catalogue, in its order, named for it: invalid_image raises InvalidImage.
+class BadRequest(RequestError): "The request cannot be understood."
+class BadMultipart(RequestError): "The form is malformed."
+class TruncatedBody(RequestError): "The form ends before its closing boundary."
+class Unauthorized(RequestError): "There is no valid key."
+class Forbidden(RequestError): "The key may not do this."
+class NotFound(RequestError): "There is nothing at this path."
+class ModelNotFound(RequestError): "No such model or version is served."
+class MethodNotAllowed(RequestError): "The path does not answer this method."
+class RequestTimeout(RequestError): "The request arrived too slowly."
+class LoadFailed(RequestError): "The change of what is served could not be made."
+class BodyTooLarge(RequestError): "The body is too large."
+class PartTooLarge(RequestError): "A part of the form is too large."
+class ImageTooLarge(RequestError): "The image has too many pixels."
+class AudioTooLong(RequestError): "The recording is too long."
+class TextTooLong(RequestError): "The text is too long."
+class UnsupportedMediaType(RequestError): "The media type is not supported."
+class NoModality(RequestError): "There is nothing to predict from."
+class InvalidImage(RequestError): "The image cannot be decoded."
+class InvalidAudio(RequestError): "The recording cannot be decoded."
+class InvalidText(RequestError): "The text cannot be read."
+class InvalidParameter(RequestError): "A parameter is wrong."
+class RateLimited(RequestError): "The key is used too often."
+class HeadersTooLarge(RequestError): "The request has too many or too large headers."
+class Internal(ServiceError): "The server failed."
+class ModelNonfinite(ServiceError): "The model gave no number for this row."
+class Overloaded(ServiceError): "Too much is waiting."
+class Draining(ServiceError): "The server is stopping."
+class NotReady(ServiceError): "The server is not ready."
+class DeadlineExceeded(ServiceError): "The server says that the time to answer is over."
+# fmt: on
 
 ERRORS: Final[Mapping[str, type[TrichordError]]] = {
-    kind.code: kind for base in (RequestError, ServiceError) for kind in base.__subclasses__()
+    re.sub(r"\B(?=[A-Z])", "_", kind.__name__).lower(): kind
+    for base in (RequestError, ServiceError)
+    for kind in base.__subclasses__()
 }
+for _code, _kind in ERRORS.items():
+    _kind.code = _code
 
 
 # --- results ----------------------------------------------------------------------------------
@@ -413,12 +283,16 @@ class Embedding(Provenance):
 
 @dataclass(frozen=True, slots=True)
 class RowAnswer:
-    """What became of one of many rows: a prediction or an error, never both."""
+    """What became of one of many rows: a prediction or an error, never both.
+
+    `digest` is of the model that was asked; None for a row of a stream that no model was asked for.
+    """
 
     index: int
     id: str | None = None
     prediction: Prediction | None = None
     error: TrichordError | None = None
+    digest: str | None = None
 
     def result(self) -> Prediction:
         """The prediction. Raises the error if there is one."""
@@ -485,6 +359,7 @@ File = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 ImageInput = File | Picture | Array
 AudioInput = File | tuple[Any, int]
 Priority = Literal["interactive", "batch"]
+Version = int | Literal["stable", "canary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -654,6 +529,10 @@ def _little_endian(numbers: array[Any]) -> array[Any]:
 
 # --- bodies -----------------------------------------------------------------------------------
 
+_JSON_ROW_BYTES: Final = 8 * 1024  # in larger rows base64 costs more than the headers of a form's parts
+
+_Value = str | int  # of a field; True is said as "true" where there is no JSON
+
 
 @dataclass(frozen=True, slots=True)
 class _Body:
@@ -683,20 +562,29 @@ class _Body:
             yield b"".join(held)
 
 
-def _form(parts: Sequence[tuple[str, _Content]]) -> _Body:
+def _fields(**said: _Value | None) -> dict[str, _Value]:
+    """Those that say something."""
+    return {name: value for name, value in said.items() if value is not None and value is not False}
+
+
+def _texts(fields: Mapping[str, _Value]) -> dict[str, str]:
+    return {name: "true" if value is True else str(value) for name, value in fields.items()}
+
+
+def _form(fields: Mapping[str, _Value], parts: Sequence[tuple[str, _Content]]) -> _Body:
     boundary = secrets.token_hex(16)  # of 128 random bits: no content has them
     contents: list[_Content] = []
-    for name, content in parts:
+    for name, content in [*((name, text.encode()) for name, text in _texts(fields).items()), *parts]:
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'
         contents += [head.encode(), content, b"\r\n"]
     contents.append(f"--{boundary}--\r\n".encode())
     return _Body(f"multipart/form-data; boundary={boundary}", tuple(contents))
 
 
-def _media(image: Any, text: Any, audio: Any) -> list[tuple[str, _Content]]:
+def _media(image: Any, text: Any, audio: Any) -> dict[str, _Content]:
     """Raises TypeError for what is no such input, and InputUnreadable."""
     prepared = [("image", image, _image), ("text", text, _text), ("audio", audio, _audio)]
-    return [(name, prepare(value)) for name, value, prepare in prepared if value is not None]
+    return {name: prepare(value) for name, value, prepare in prepared if value is not None}
 
 
 def _is_at_hand(*media: Any) -> bool:
@@ -704,47 +592,30 @@ def _is_at_hand(*media: Any) -> bool:
     return all(one is None or isinstance(one, bytes) for one in media)
 
 
-async def _media_off_loop(image: Any, text: Any, audio: Any) -> list[tuple[str, _Content]]:
-    """The same, in a thread if it takes long."""
-    if _is_at_hand(image, audio):
-        return _media(image, text, audio)
-    return await asyncio.to_thread(_media, image, text, audio)
-
-
-def _row_parts(rows: Iterable[Row]) -> list[tuple[str, _Content]]:
-    """Rows as parts of a form. One that holds nothing still has a place: it is an error of its own."""
+def _rows_body(rows: Sequence[Row], fields: Mapping[str, _Value]) -> _Body:
+    """JSON if all rows are small and in memory, else a form. An empty row is there, too: as an error."""
+    media = [_media(row.image, row.text, row.audio) for row in rows]
+    contents = [content for row in media for content in row.values()]
+    is_small = sum(map(len, contents)) <= _JSON_ROW_BYTES * len(rows)
+    if is_small and all(isinstance(content, bytes) for content in contents):
+        said = [_json_row(there, row.id) for there, row in zip(media, rows, strict=True)]
+        return _Body("application/json", (json.dumps({**fields, "rows": said}).encode(),))
     parts: list[tuple[str, _Content]] = []
-    for index, row in enumerate(rows):
-        media = _media(row.image, row.text, row.audio)
-        if row.id is not None or not media:
-            media.append(("id", _id(row.id or "").encode()))
-        parts += [(f"rows[{index}].{name}", content) for name, content in media]
-    return parts
+    for index, (row, there) in enumerate(zip(rows, media, strict=True)):
+        if row.id is not None or not there:
+            there["id"] = _id(row.id or "").encode()
+        parts += [(f"rows[{index}].{name}", content) for name, content in there.items()]
+    return _form(fields, parts)
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """A row of a stream, ready to be sent."""
-
-    index: int
-    id: str | None
-    body: bytes
-
-
-def _line(index: int, row: Row) -> _Line:
-    """Raises TypeError and InputUnreadable."""
-    media = dict(_media(row.image, None, row.audio))
-    said = {name: base64.b64encode(_whole(content)).decode() for name, content in media.items()}
-    if row.text is not None:
-        _text(row.text)
-        said["text"] = row.text
-    if row.id is not None:
-        said["id"] = _id(row.id)
-    return _Line(index, row.id, json.dumps(said).encode() + b"\n")
-
-
-def _whole(content: _Content) -> bytes:
-    return content if isinstance(content, bytes) else b"".join(content.pieces())
+def _json_row(media: Mapping[str, _Content], row_id: str | None) -> dict[str, str]:
+    """Raises InputUnreadable."""
+    said = {} if row_id is None else {"id": _id(row_id)}
+    for name, content in media.items():
+        body = content if isinstance(content, bytes) else b"".join(content.pieces())
+        is_text = name == "text"
+        said[name] = body.decode(errors="surrogatepass") if is_text else base64.b64encode(body).decode()
+    return said
 
 
 # --- time and retries -------------------------------------------------------------------------
@@ -772,11 +643,7 @@ class _Budget:
         self._retries = retries
         self._tokens = retries.burst
         self._lock = threading.Lock()
-        self._statistics = Statistics()
-
-    @property
-    def statistics(self) -> Statistics:
-        return self._statistics
+        self.statistics = Statistics()
 
     def call(self) -> None:
         with self._lock:
@@ -791,17 +658,18 @@ class _Budget:
             self._count(retries=int(may), refused_retries=int(not may))
             return may
 
-    def _count(self, *, calls: int = 0, retries: int = 0, refused_retries: int = 0) -> None:
-        was = self._statistics
-        self._statistics = Statistics(
-            was.calls + calls, was.retries + retries, was.refused_retries + refused_retries
-        )
+    def _count(self, **more: int) -> None:
+        was = self.statistics
+        self.statistics = replace(was, **{name: getattr(was, name) + count for name, count in more.items()})
 
 
 @dataclass(frozen=True, slots=True)
 class _Deadline:
+    """When a call is over. `grace_s` later than the server is told, so that its own word comes first."""
+
     until_s: float
     clock: Callable[[], float] = time.monotonic
+    grace_s: float = 0.0
 
     @property
     def left_s(self) -> float:
@@ -810,7 +678,7 @@ class _Deadline:
     @property
     def header(self) -> str:
         """Whole milliseconds, rounded down, as the server reads them."""
-        return str(min(max(1, int(self.left_s * 1000)), 999_999_999))
+        return str(min(max(1, int((self.left_s - self.grace_s) * 1000)), 999_999_999))
 
     def check(self) -> None:
         """Raises DeadlinePassed."""
@@ -860,6 +728,7 @@ class _Timeouts(dict[str, float]):
 
 _CONNECT_S: Final = 5.0  # a host that does not answer by then is down; there may be another behind the name
 _IDLE_S: Final = 4.0  # a server closes connections after 5: never to send on one that is being closed
+_POLL_S: Final = 0.1  # between two looks at a server that starts
 
 
 # --- answers ----------------------------------------------------------------------------------
@@ -867,26 +736,24 @@ _IDLE_S: Final = 4.0  # a server closes connections after 5: never to send on on
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
+    """An answer before its body."""
+
     status: int
     headers: Mapping[str, str]
-    body: bytes
     request_id: str
     retries: int = 0
 
 
-def _refused(reply: _Reply) -> TrichordError:
+def _refused(reply: _Reply, body: bytes) -> TrichordError:
     """The error that an answer tells of. One without a catalogued code is known by its status alone."""
+    if not 400 <= reply.status < 600:
+        said = f"Status {reply.status} is none of this protocol."
+        return UnreadableAnswer(said, status=reply.status, request_id=reply.request_id)
     try:
-        problem = json.loads(reply.body)
+        problem = json.loads(body)
     except ValueError:
         problem = None
     problem = problem if isinstance(problem, dict) else {}
-    if not 400 <= reply.status < 600:
-        return UnreadableAnswer(
-            f"Status {reply.status} is none of this protocol.",
-            status=reply.status,
-            request_id=reply.request_id,
-        )
     return _error(
         problem,
         status=reply.status,
@@ -919,16 +786,30 @@ def _retry_after_s(said: str | None) -> float | None:
     """RFC 9110, 10.2.3: seconds, or a date."""
     if said is None:
         return None
-    try:
+    with contextlib.suppress(ValueError):
         return max(0.0, float(int(said)))
-    except ValueError:
-        pass
     try:
         when = email.utils.parsedate_to_datetime(said)
     except ValueError:
         return None
     wait_s: float = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
     return max(0.0, wait_s)
+
+
+def _made(kind: type[T], said: Mapping[str, Any], **read: Any) -> T:
+    """A result from the entries of an answer that have a place in it, but for those that are `read` already.
+
+    What a newer server adds is left out. Raises TypeError for what is missing.
+    """
+    names = {one.name for one in fields(kind)} - read.keys()  # type: ignore[arg-type]
+    there = {name: value for name, value in said.items() if name in names}
+    return kind(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in there.items()}, **read
+    )
+
+
+def _classes(said: Sequence[Mapping[str, Any]] | None) -> tuple[ClassProbability, ...] | None:
+    return None if said is None else tuple(ClassProbability(one["label"], one["probability"]) for one in said)
 
 
 def _provenance(said: Mapping[str, Any], model: Mapping[str, Any], reply: _Reply) -> dict[str, Any]:
@@ -940,21 +821,15 @@ def _provenance(said: Mapping[str, Any], model: Mapping[str, Any], reply: _Reply
         "request_id": reply.request_id,
         "used": tuple(said["modalities"]["used"]),
         "missing": tuple(said["modalities"]["missing"]),
-        "warnings": tuple(InputWarning(one["part"], one["code"], one["message"]) for one in said["warnings"]),
+        "warnings": tuple(_made(InputWarning, one) for one in said["warnings"]),
         "timings": Timings(timings["decode"], timings["queue"], timings["run"], timings["total"]),
         "batch_size": said["batch_size"],
         "retries": reply.retries,
     }
 
 
-def _classes(said: Sequence[Mapping[str, Any]] | None) -> tuple[ClassProbability, ...] | None:
-    if said is None:
-        return None
-    return tuple(ClassProbability(one["label"], one["probability"]) for one in said)
-
-
 def _to_prediction(said: Mapping[str, Any], model: Mapping[str, Any], reply: _Reply) -> Prediction:
-    within = said.get("prediction_set")
+    within, explained = said.get("prediction_set"), said.get("explanation")
     return Prediction(
         **_provenance(said, model, reply),
         label=said["label"],
@@ -965,24 +840,14 @@ def _to_prediction(said: Mapping[str, Any], model: Mapping[str, Any], reply: _Re
             for name, one in said["by_modality"].items()
         },
         labels=_classes(said.get("labels")),
-        prediction_set=within and PredictionSet(within["level"], tuple(within["labels"])),
-        explanation=_explanation(said.get("explanation")),
+        prediction_set=within and _made(PredictionSet, within),
+        explanation=explained and _explanation(explained),
     )
 
 
-def _explanation(said: Mapping[str, Any] | None) -> Explanation | None:
-    if said is None:
-        return None
-    return Explanation(
-        label=said["label"],
-        base=said["base"],
-        prior=said["prior"],
-        contributions=said["contributions"],
-        subsets={
-            name: SubsetAnswer(one["label"], one["probability"], one["log_probability"])
-            for name, one in said["subsets"].items()
-        },
-    )
+def _explanation(said: Mapping[str, Any]) -> Explanation:
+    subsets = {name: _made(SubsetAnswer, one) for name, one in said["subsets"].items()}
+    return _made(Explanation, said, subsets=subsets)
 
 
 def _prediction(said: Any, reply: _Reply) -> Prediction:
@@ -1004,33 +869,26 @@ def _vector(said: str) -> array[float]:
 def _row_answer(
     said: Mapping[str, Any], model: Mapping[str, Any], reply: _Reply, *, index: int, row_id: str | None
 ) -> RowAnswer:
+    digest = model.get("digest")
     if said["status"] != 200:
         error = _error(said["error"], status=said["status"], request_id=reply.request_id)
-        return RowAnswer(index, row_id, error=error)
-    return RowAnswer(index, row_id, prediction=_to_prediction(said, model, reply))
+        return RowAnswer(index, row_id, error=error, digest=digest)
+    return RowAnswer(index, row_id, prediction=_to_prediction(said, model, reply), digest=digest)
 
 
-def _models(said: Any, _: _Reply) -> tuple[Model, ...]:
+def _batch(rows: Sequence[Row], said: Any, reply: _Reply) -> tuple[RowAnswer, ...]:
     return tuple(
-        Model(
-            name=one["name"],
-            version=one["version"],
-            digest=one["digest"],
-            task=one["task"],
-            labels=tuple(one["labels"]),
-            limits=one["limits"],
-            fusion=one["fusion"],
-            device=one["device"],
-            created=one["created"],
-            thresholds=None if one.get("thresholds") is None else tuple(one["thresholds"]),
-            prediction_set_level=one.get("prediction_set_level"),
-        )
-        for one in said["models"]
+        _row_answer(one, said["model"], reply, index=index, row_id=row.id)
+        for index, (row, one) in enumerate(zip(rows, said["rows"], strict=True))
     )
 
 
+def _models(said: Any, _: _Reply) -> tuple[Model, ...]:
+    return tuple(_made(Model, one) for one in said["models"])
+
+
 def _health(said: Any, _: _Reply) -> Health:
-    return Health(said["status"])
+    return _made(Health, said)
 
 
 # --- requests ---------------------------------------------------------------------------------
@@ -1050,20 +908,27 @@ class _Ask(Generic[T]):
     is_retried: bool = True
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    def headers(self, deadline: _Deadline) -> dict[str, str]:
+    def sent(self, deadline: _Deadline) -> dict[str, Any]:
+        """What httpx is told, but for the content."""
         headers = {"X-Request-Id": self.request_id, "X-Request-Deadline-Ms": deadline.header}
         if self.priority is not None:
             headers["X-Request-Priority"] = self.priority
         if self.body is not None:
             headers |= {"Content-Type": self.body.media_type, "Content-Length": str(self.body.size)}
-        return headers
+        return {
+            "method": self.method,
+            "url": self.path,
+            "params": self.query,
+            "headers": headers,
+            "extensions": {"timeout": _Timeouts(deadline)},
+        }
 
-    def result(self, reply: _Reply) -> T:
+    def result(self, reply: _Reply, body: bytes) -> T:
         """Raises the error that the answer tells of, or UnreadableAnswer."""
         if reply.status != 200:
-            raise _refused(reply)
+            raise _refused(reply, body)
         with _reading_answer(reply):
-            return self.read(json.loads(reply.body), reply)
+            return self.read(json.loads(body), reply)
 
 
 @contextlib.contextmanager
@@ -1079,117 +944,18 @@ def _reading_answer(reply: _Reply) -> Iterator[None]:
 @contextlib.contextmanager
 def _connected(request_id: str, deadline: _Deadline) -> Iterator[None]:
     """What goes wrong on the way, in this file's own errors."""
+    late = f"The time for this call is over (request {request_id})."
     try:
         yield
     except httpx.RequestError as error:
         is_connecting = isinstance(error, httpx.ConnectTimeout) and deadline.left_s > 0
+        is_sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
         if isinstance(error, httpx.TimeoutException) and not is_connecting:
-            raise _late(request_id) from error
-        reason = str(error) or type(error).__name__
-        raise ConnectionFailed(
-            f"No answer: {reason} (request {request_id})", request_id=request_id
-        ) from error
+            raise DeadlinePassed(late, request_id=request_id, is_sent=is_sent) from error
+        said = f"No answer: {str(error) or type(error).__name__} (request {request_id})"
+        raise ConnectionFailed(said, request_id=request_id, is_sent=is_sent) from error
     except DeadlinePassed:
-        raise _late(request_id) from None
-
-
-def _late(request_id: str) -> DeadlinePassed:
-    return DeadlinePassed(f"The time for this call is over (request {request_id}).", request_id=request_id)
-
-
-def _fields(
-    *,
-    model: str | None,
-    version: int | str | None,
-    cache: bool,
-    explain: bool = False,
-    top_k: int | None = None,
-    encoding: str | None = None,
-) -> dict[str, str]:
-    said = {"model": model, "version": version, "top_k": top_k, "encoding": encoding}
-    flags = {"cache": cache, "explain": explain}
-    return {name: str(value) for name, value in said.items() if value is not None} | {
-        name: "true" for name, is_set in flags.items() if is_set
-    }
-
-
-class _Settings:
-    """What both clients are made with, and the requests that they make."""
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        api_key: str | None,
-        deadline_s: float,
-        retries: Retries,
-        verify: ssl.SSLContext | bool,
-        connections: int,
-    ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError("The URL of a server begins with http:// or https://.")
-        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
-            raise ValueError("A key is printable ASCII.")
-        self.deadline_s = deadline_s
-        self.retries = retries
-        self.budget = _Budget(retries)
-        self.transport: dict[str, Any] = {
-            "base_url": url,
-            "headers": {"Authorization": f"Bearer {api_key}"} if api_key else {},
-            "verify": verify,
-            "limits": httpx.Limits(
-                max_connections=connections,
-                max_keepalive_connections=connections,
-                keepalive_expiry=_IDLE_S,
-            ),
-        }
-
-    def tries(self, deadline_s: float, *, is_retried: bool = True) -> _Tries:
-        if is_retried:
-            self.budget.call()
-        deadline = _Deadline(time.monotonic() + deadline_s)
-        return _Tries(self.retries, self.budget, deadline, chance=random.random)
-
-    def time_s(self, deadline_s: float | None) -> float:
-        return self.deadline_s if deadline_s is None else deadline_s
-
-    def one_row(
-        self,
-        path: str,
-        read: Callable[[Any, _Reply], T],
-        media: list[tuple[str, _Content]],
-        fields: Mapping[str, str],
-        *,
-        priority: Priority | None,
-        deadline_s: float | None,
-    ) -> _Ask[T]:
-        parts = [(name, value.encode()) for name, value in fields.items()] + media
-        return _Ask("POST", path, read, self.time_s(deadline_s), body=_form(parts), priority=priority)
-
-    def batch(
-        self,
-        rows: Sequence[Row],
-        fields: Mapping[str, str],
-        *,
-        priority: Priority | None,
-        deadline_s: float | None,
-    ) -> _Ask[tuple[RowAnswer, ...]]:
-        parts: list[tuple[str, _Content]] = [(name, value.encode()) for name, value in fields.items()]
-
-        def read(said: Any, reply: _Reply) -> tuple[RowAnswer, ...]:
-            return tuple(
-                _row_answer(one, said["model"], reply, index=index, row_id=rows[index].id)
-                for index, one in enumerate(said["rows"])
-            )
-
-        body = _form(parts + _row_parts(rows))
-        return _Ask("POST", "/v1/predict/batch", read, self.time_s(deadline_s), body=body, priority=priority)
-
-    def models(self) -> _Ask[tuple[Model, ...]]:
-        return _Ask("GET", "/v1/models", _models, self.deadline_s)
-
-    def probe(self, path: str, *, deadline_s: float | None = None) -> _Ask[Health]:
-        return _Ask("GET", path, _health, self.time_s(deadline_s), is_retried=False)
+        raise DeadlinePassed(late, request_id=request_id) from None
 
 
 # --- streams ----------------------------------------------------------------------------------
@@ -1197,7 +963,24 @@ class _Settings:
 _GROUP_ROWS: Final = 32
 _GROUP_BYTES: Final = 256 * 1024
 _ANSWERS_BYTES: Final = 64 * 1024  # what sockets hold while a group is still being sent
-_STREAM: Final = "/v1/predict/stream"
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A row of a stream, ready to be sent."""
+
+    index: int
+    id: str | None
+    body: bytes
+
+
+def _line(index: int, row: Row) -> _Line | RowAnswer:
+    """A row that cannot be read has its answer already. Raises TypeError."""
+    try:
+        said = _json_row(_media(row.image, row.text, row.audio), row.id)
+    except InputUnreadable as error:
+        return RowAnswer(index, row.id, error=error)
+    return _Line(index, row.id, json.dumps(said).encode() + b"\n")
 
 
 class _Gathered:
@@ -1257,9 +1040,8 @@ class _Group:
         """For what is not answered yet."""
         self._sent, self._rest, self._passing = list(self._waiting), b"", None
         body = _Body("application/x-ndjson", tuple(self._waiting[place].body for place in self._sent))
-        return _Ask(
-            "POST", _STREAM, lambda *_: None, self.tries.deadline.left_s, body=body, query=self._query
-        )
+        path, left_s = "/v1/predict/stream", self.tries.deadline.left_s
+        return _Ask("POST", path, lambda *_: None, left_s, body, self._query)
 
     def answers(self, chunk: bytes, reply: _Reply) -> list[RowAnswer]:
         """Those that this chunk completes. Raises UnreadableAnswer."""
@@ -1283,11 +1065,11 @@ class _Group:
         del self._waiting[place]
         return answer
 
-    def unfinished(self, request_id: str) -> TrichordError:
-        """Why rows are left when the answer has ended."""
-        return self._passing or ConnectionFailed(
-            f"The stream ended before its rows did (request {request_id}).", request_id=request_id
-        )
+    def check(self, request_id: str) -> None:
+        """When the answer has ended. Raises the reason why rows are left."""
+        if self._waiting:
+            message = f"The stream ended before its rows did (request {request_id})."
+            raise self._passing or ConnectionFailed(message, request_id=request_id)
 
     def give_up(self, error: TrichordError) -> list[RowAnswer]:
         """The rows that are left fail alone if time or the server's load is the reason. Else raises it."""
@@ -1323,6 +1105,7 @@ class _Flow:
     def __init__(self) -> None:
         self._queue: asyncio.Queue[_Line | RowAnswer | asyncio.Task[None]] = asyncio.Queue()
         self._wanted = asyncio.Event()
+        self.is_closed = False
 
     def put(self, *said: _Line | RowAnswer | asyncio.Task[None]) -> None:
         for one in said:
@@ -1346,38 +1129,116 @@ class _Flow:
             except StopAsyncIteration:
                 return
             is_at_hand = _is_at_hand(row.image, row.audio)
-            self.put(_lined(index, row) if is_at_hand else await asyncio.to_thread(_lined, index, row))
+            self.put(_line(index, row) if is_at_hand else await asyncio.to_thread(_line, index, row))
             index += 1
 
 
-async def _each(rows: Iterable[Row]) -> AsyncIterator[Row]:
-    for row in rows:
-        yield row
+async def _each(several: Iterable[T]) -> AsyncGenerator[T, None]:
+    for one in several:
+        yield one
 
 
-def _lined(index: int, row: Row) -> _Line | RowAnswer:
-    """A row that cannot be read has its answer already."""
-    try:
-        return _line(index, row)
-    except InputUnreadable as error:
-        return RowAnswer(index, row.id, error=error)
+# --- the way to the server --------------------------------------------------------------------
+
+_Opened = tuple[httpx.Response, AsyncIterator[bytes]]
+
+
+class _Way(Protocol):
+    """What differs between the two clients: how to send, to wait, and to do what takes long."""
+
+    def open(self, ask: _Ask[Any], deadline: _Deadline) -> contextlib.AbstractAsyncContextManager[_Opened]:
+        """An answer and the pieces of its body. Raises DeadlinePassed, InputUnreadable or httpx's errors."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
+    async def aside(self, function: Callable[[], T]) -> T: ...
+    async def close(self) -> None: ...
+
+
+class _Waiting:
+    """For asyncio. Files are read in threads."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._http = httpx.AsyncClient(**settings)
+
+    @contextlib.asynccontextmanager
+    async def open(self, ask: _Ask[Any], deadline: _Deadline) -> AsyncIterator[_Opened]:
+        try:
+            async with (
+                asyncio.timeout(deadline.left_s),
+                self._http.stream(
+                    **ask.sent(deadline), content=self._chunks(ask.body) if ask.body else None
+                ) as response,
+            ):
+                yield response, response.aiter_bytes()
+        except TimeoutError as error:
+            raise DeadlinePassed("The time for this call is over.") from error
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def aside(self, function: Callable[[], T]) -> T:
+        return await asyncio.to_thread(function)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def _chunks(self, body: _Body) -> AsyncIterator[bytes]:
+        chunks = body.chunks()
+        if body.is_in_memory:
+            for chunk in chunks:
+                yield chunk
+            return
+        while (read := await asyncio.to_thread(next, chunks, None)) is not None:
+            yield read
+
+
+class _Blocking:
+    """For threads: nothing here ever waits for an event loop, see _finished."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._http = httpx.Client(**settings)
+
+    @contextlib.asynccontextmanager
+    async def open(self, ask: _Ask[Any], deadline: _Deadline) -> AsyncIterator[_Opened]:
+        content = self._in_time(ask.body.chunks(), deadline) if ask.body else None
+        with self._http.stream(**ask.sent(deadline), content=content) as response:
+            yield response, _each(self._in_time(response.iter_bytes(), deadline))
+
+    async def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)  # noqa: ASYNC251 - there is no event loop to block
+
+    async def aside(self, function: Callable[[], T]) -> T:
+        return function()
+
+    async def close(self) -> None:
+        self._http.close()
+
+    def _in_time(self, chunks: Iterable[bytes], deadline: _Deadline) -> Iterator[bytes]:
+        """Raises DeadlinePassed between two of them."""
+        for chunk in chunks:
+            deadline.check()
+            yield chunk
 
 
 # --- clients ----------------------------------------------------------------------------------
 
 
-class Client:
-    """Asks one server, from as many threads as you like: it holds nothing of a call but its connections.
+class AsyncClient:
+    """Asks one server, in one event loop. Files are read in threads.
 
     `url` may have a path, if a proxy serves under one. `api_key` goes out as a bearer token. `deadline_s` is
-    for calls that give none. `verify` is False to trust anybody, or a context with your own authorities.
+    for calls that give none; `grace_s` is how much longer than the server is told the client itself waits for
+    what the server has to say. `verify` is False to trust anybody, or a context with your own authorities.
 
-    Every method but health and ready asks again as `retries` allows. All raise TrichordError; `predict`,
-    `predict_batch`, `stream` and `embed` raise TypeError for an input of a kind that is not listed there.
+    Every method but health and ready asks again as `retries` allows. All raise TrichordError; those that take
+    inputs raise TypeError for one of a kind that is not listed there.
 
-        with Client("https://models.example.org", api_key="...") as client:
-            client.wait_ready(30)
+        async with AsyncClient("https://models.example.org", api_key="...") as client:
+            one, other = await asyncio.gather(client.predict(text="one"), client.predict(text="two"))
     """
+
+    _way_kind: ClassVar[Callable[..., _Way]] = _Waiting
 
     def __init__(
         self,
@@ -1388,40 +1249,48 @@ class Client:
         retries: Retries = Retries(),
         verify: ssl.SSLContext | bool = True,
         connections: int = 100,
+        grace_s: float = 0.0,
     ) -> None:
-        self._settings = _Settings(
-            url,
-            api_key=api_key,
-            deadline_s=deadline_s,
-            retries=retries,
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("The URL of a server begins with http:// or https://.")
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+            raise ValueError("A key is printable ASCII.")
+        self._deadline_s = deadline_s
+        self._grace_s = grace_s
+        self._retries = retries
+        self._budget = _Budget(retries)
+        self._way = self._way_kind(
+            base_url=url,
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             verify=verify,
-            connections=connections,
+            limits=httpx.Limits(
+                max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_IDLE_S
+            ),
         )
-        self._http = httpx.Client(**self._settings.transport)
 
-    def __enter__(self) -> Client:
+    async def __aenter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close all connections."""
-        self._http.close()
+        await self._way.close()
 
     @property
     def statistics(self) -> Statistics:
         """Calls and retries so far."""
-        return self._settings.budget.statistics
+        return self._budget.statistics
 
-    def predict(
+    async def predict(
         self,
         *,
         image: ImageInput | None = None,
         text: str | None = None,
         audio: AudioInput | None = None,
         model: str | None = None,
-        version: int | Literal["stable", "canary"] | None = None,
+        version: Version | None = None,
         top_k: int | None = None,
         cache: bool = False,
         priority: Priority | None = None,
@@ -1435,22 +1304,18 @@ class Client:
 
             client.predict(image="cat.jpg", audio=(samples, 16_000), top_k=3).probability
         """
-        fields = _fields(model=model, version=version, cache=cache, top_k=top_k)
-        media = _media(image, text, audio)
-        return self._call(
-            self._settings.one_row(
-                "/v1/predict", _prediction, media, fields, priority=priority, deadline_s=deadline_s
-            )
-        )
+        fields = _fields(model=model, version=version, top_k=top_k, cache=cache)
+        media = (image, text, audio)
+        return await self._row("/v1/predict", _prediction, media, fields, priority, deadline_s)
 
-    def explain(
+    async def explain(
         self,
         *,
         image: ImageInput | None = None,
         text: str | None = None,
         audio: AudioInput | None = None,
         model: str | None = None,
-        version: int | Literal["stable", "canary"] | None = None,
+        version: Version | None = None,
         top_k: int | None = None,
         cache: bool = False,
         priority: Priority | None = None,
@@ -1460,20 +1325,35 @@ class Client:
 
         client.explain(image="cat.jpg", text="a cat").explanation.contributions
         """
-        fields = _fields(model=model, version=version, cache=cache, explain=True, top_k=top_k)
-        media = _media(image, text, audio)
-        return self._call(
-            self._settings.one_row(
-                "/v1/predict", _prediction, media, fields, priority=priority, deadline_s=deadline_s
-            )
-        )
+        fields = _fields(model=model, version=version, top_k=top_k, cache=cache, explain=True)
+        media = (image, text, audio)
+        return await self._row("/v1/predict", _prediction, media, fields, priority, deadline_s)
 
-    def predict_batch(
+    async def embed(
+        self,
+        *,
+        image: ImageInput | None = None,
+        text: str | None = None,
+        audio: AudioInput | None = None,
+        model: str | None = None,
+        version: Version | None = None,
+        cache: bool = False,
+        priority: Priority | None = None,
+        deadline_s: float | None = None,
+    ) -> Embedding:
+        """Turn one row into vectors; inputs as for `predict`.
+
+        numpy.asarray(client.embed(text="a cat").vector)
+        """
+        fields = _fields(model=model, version=version, cache=cache, encoding="base64")
+        return await self._row("/v1/embed", _embedding, (image, text, audio), fields, priority, deadline_s)
+
+    async def predict_batch(
         self,
         rows: Iterable[Row],
         *,
         model: str | None = None,
-        version: int | Literal["stable", "canary"] | None = None,
+        version: Version | None = None,
         top_k: int | None = None,
         cache: bool = False,
         explain: bool = False,
@@ -1486,333 +1366,38 @@ class Client:
 
             [one.result().label for one in client.predict_batch([Row(text="seven"), Row(image="7.png")])]
         """
-        fields = _fields(model=model, version=version, cache=cache, explain=explain, top_k=top_k)
-        return self._call(self._settings.batch(tuple(rows), fields, priority=priority, deadline_s=deadline_s))
-
-    def stream(
-        self,
-        rows: Iterable[Row],
-        *,
-        model: str | None = None,
-        version: int | Literal["stable", "canary"] | None = None,
-        top_k: int | None = None,
-        cache: bool = False,
-        explain: bool = False,
-        deadline_s: float | None = None,
-        connections: int = 4,
-    ) -> Generator[RowAnswer, None, None]:
-        """Predict for any number of rows: answers as they are done, so not always in order.
-
-        Rows are taken from `rows` in the caller's thread, and only as far ahead of the answers that were
-        taken as `connections` groups of at most 32 rows hold. Each row has `deadline_s` from when it is sent.
-        A row that fails, for want of time or of room in the server, too, comes back with its error; an error
-        that concerns all rows, or a server that is gone, is raised. A row is never answered twice.
-
-            for answer in client.stream(Row(image=path, id=path.name) for path in folder.glob("*.png")):
-                print(answer.id, answer.result().label)
-        """
-        query = _fields(model=model, version=version, cache=cache, explain=explain, top_k=top_k)
-        time_s = self._settings.time_s(deadline_s)
-        return self._stream(iter(rows), query, time_s, connections)
-
-    def embed(
-        self,
-        *,
-        image: ImageInput | None = None,
-        text: str | None = None,
-        audio: AudioInput | None = None,
-        model: str | None = None,
-        version: int | Literal["stable", "canary"] | None = None,
-        cache: bool = False,
-        priority: Priority | None = None,
-        deadline_s: float | None = None,
-    ) -> Embedding:
-        """Turn one row into vectors; inputs as for `predict`.
-
-        numpy.asarray(client.embed(text="a cat").vector)
-        """
-        fields = _fields(model=model, version=version, cache=cache, encoding="base64")
-        media = _media(image, text, audio)
-        return self._call(
-            self._settings.one_row(
-                "/v1/embed", _embedding, media, fields, priority=priority, deadline_s=deadline_s
-            )
-        )
-
-    def models(self) -> tuple[Model, ...]:
-        """The models that are served, with what their inputs may hold.
-
-        {model.name: model.labels for model in client.models()}
-        """
-        return self._call(self._settings.models())
-
-    def health(self) -> Health:
-        """Whether the process is alive. Raises NotReady if it says no, ConnectionFailed if it is gone.
-
-        client.health().status
-        """
-        return self._call(self._settings.probe("/healthz"))
-
-    def ready(self) -> bool:
-        """Whether the server would answer a prediction now.
-
-        client.ready()
-        """
-        try:
-            self._call(self._settings.probe("/readyz"))
-        except TrichordError as error:
-            _heed_unready(error)
-            return False
-        return True
-
-    def wait_ready(self, timeout_s: float) -> None:
-        """Return when the server is ready. Raises DeadlinePassed after `timeout_s`.
-
-        client.wait_ready(30)
-        """
-        deadline = _Deadline(time.monotonic() + timeout_s)
-        while True:
-            try:
-                self._call(self._settings.probe("/readyz", deadline_s=deadline.left_s))
-            except TrichordError as error:
-                _heed_unready(error, deadline)
-            else:
-                return
-            time.sleep(_POLL_S)
-
-    def _call(self, ask: _Ask[T]) -> T:
-        tries = self._settings.tries(ask.deadline_s, is_retried=ask.is_retried)
-        while True:
-            try:
-                return ask.result(self._exchange(ask, tries))
-            except TrichordError as error:
-                if not ask.is_retried:
-                    raise
-                time.sleep(tries.wait_s(error))
-
-    def _exchange(self, ask: _Ask[T], tries: _Tries) -> _Reply:
-        """Raises ConnectionFailed, DeadlinePassed or InputUnreadable."""
-        with self._opened(ask, tries) as (response, reply):
-            return _with_body(reply, b"".join(_in_time(response.iter_bytes(), tries.deadline)))
-
-    @contextlib.contextmanager
-    def _opened(self, ask: _Ask[T], tries: _Tries) -> Iterator[tuple[httpx.Response, _Reply]]:
-        """An answer of which the body is still to be read."""
-        deadline = tries.deadline
-        with _connected(ask.request_id, deadline):
-            deadline.check()
-            content = None if ask.body is None else _in_time(ask.body.chunks(), deadline)
-            with self._http.stream(
-                ask.method,
-                ask.path,
-                params=ask.query,
-                headers=ask.headers(deadline),
-                content=content,
-                extensions={"timeout": _Timeouts(deadline)},
-            ) as response:
-                yield response, _begun(response, ask, tries)
-
-    def _stream(
-        self, rows: Iterator[Row], query: Mapping[str, str], time_s: float, connections: int
-    ) -> Generator[RowAnswer, None, None]:
-        gathered, said = _Gathered(), _Said()
-        lined = (_lined(index, row) for index, row in enumerate(rows))
-        is_at_end, sending = False, 0
-        pool = ThreadPoolExecutor(connections, thread_name_prefix="trichord-stream")
-        try:
-            while not (is_at_end and not gathered and not sending):
-                if gathered and sending < connections:
-                    group = (gathered.take(), query, time_s, gathered.heed, said)
-                    pool.submit(self._send_group, *group).add_done_callback(said.put)
-                    sending += 1
-                    continue
-                must_wait = is_at_end or gathered.is_full
-                for one in said.take(must_wait=must_wait):
-                    if isinstance(one, Future):
-                        sending -= 1
-                        one.result()
-                    else:
-                        yield one
-                line = None if must_wait else next(lined, None)
-                if isinstance(line, _Line):
-                    gathered.add(line)
-                elif line is not None:
-                    yield line
-                is_at_end = is_at_end or not (must_wait or line)
-        finally:
-            said.is_closed = True
-            pool.shutdown(wait=False, cancel_futures=True)
-
-    def _send_group(
-        self,
-        lines: tuple[_Line, ...],
-        query: Mapping[str, str],
-        time_s: float,
-        heed: Callable[[int], None],
-        said: _Said,
-    ) -> None:
-        group = _Group(lines, query, self._settings.tries(time_s), heed)
-        while not (group.is_answered or said.is_closed):
-            try:
-                self._send_rest(group, said)
-            except TrichordError as error:
-                try:
-                    wait_s = group.tries.wait_s(error)
-                except TrichordError:
-                    said.put(*group.give_up(error))
-                else:
-                    time.sleep(wait_s)
-
-    def _send_rest(self, group: _Group, said: _Said) -> None:
-        ask = group.ask()
-        with self._opened(ask, group.tries) as (response, reply):
-            if reply.status != 200:
-                raise _refused(_with_body(reply, response.read()))
-            for chunk in _in_time(response.iter_bytes(), group.tries.deadline):
-                said.put(*group.answers(chunk, reply))
-                if said.is_closed:
-                    return
-        if not group.is_answered:
-            raise group.unfinished(ask.request_id)
-
-
-class AsyncClient:
-    """What Client is, for asyncio: the same arguments, methods, results and errors.
-
-        async with AsyncClient("http://localhost:8000") as client:
-            one, other = await asyncio.gather(client.predict(text="one"), client.predict(text="two"))
-
-    Files are read in threads. For use in one event loop.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        api_key: str | None = None,
-        deadline_s: float = 30.0,
-        retries: Retries = Retries(),
-        verify: ssl.SSLContext | bool = True,
-        connections: int = 100,
-    ) -> None:
-        self._settings = _Settings(
-            url,
-            api_key=api_key,
-            deadline_s=deadline_s,
-            retries=retries,
-            verify=verify,
-            connections=connections,
-        )
-        self._http = httpx.AsyncClient(**self._settings.transport)
-
-    async def __aenter__(self) -> AsyncClient:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._http.aclose()
-
-    @property
-    def statistics(self) -> Statistics:
-        """Calls and retries so far."""
-        return self._settings.budget.statistics
-
-    async def predict(
-        self,
-        *,
-        image: ImageInput | None = None,
-        text: str | None = None,
-        audio: AudioInput | None = None,
-        model: str | None = None,
-        version: int | Literal["stable", "canary"] | None = None,
-        top_k: int | None = None,
-        cache: bool = False,
-        priority: Priority | None = None,
-        deadline_s: float | None = None,
-    ) -> Prediction:
-        """As Client.predict.
-
-        (await client.predict(image="cat.jpg")).label
-        """
-        fields = _fields(model=model, version=version, cache=cache, top_k=top_k)
-        media = await _media_off_loop(image, text, audio)
-        return await self._call(
-            self._settings.one_row(
-                "/v1/predict", _prediction, media, fields, priority=priority, deadline_s=deadline_s
-            )
-        )
-
-    async def explain(
-        self,
-        *,
-        image: ImageInput | None = None,
-        text: str | None = None,
-        audio: AudioInput | None = None,
-        model: str | None = None,
-        version: int | Literal["stable", "canary"] | None = None,
-        top_k: int | None = None,
-        cache: bool = False,
-        priority: Priority | None = None,
-        deadline_s: float | None = None,
-    ) -> Prediction:
-        """As Client.explain.
-
-        (await client.explain(image="cat.jpg", text="a cat")).explanation.contributions
-        """
-        fields = _fields(model=model, version=version, cache=cache, explain=True, top_k=top_k)
-        media = await _media_off_loop(image, text, audio)
-        return await self._call(
-            self._settings.one_row(
-                "/v1/predict", _prediction, media, fields, priority=priority, deadline_s=deadline_s
-            )
-        )
-
-    async def predict_batch(
-        self,
-        rows: Iterable[Row],
-        *,
-        model: str | None = None,
-        version: int | Literal["stable", "canary"] | None = None,
-        top_k: int | None = None,
-        cache: bool = False,
-        explain: bool = False,
-        priority: Priority | None = None,
-        deadline_s: float | None = None,
-    ) -> tuple[RowAnswer, ...]:
-        """As Client.predict_batch.
-
-        [one.result().label for one in await client.predict_batch([Row(text="seven")])]
-        """
-        fields = _fields(model=model, version=version, cache=cache, explain=explain, top_k=top_k)
-        ask = await asyncio.to_thread(
-            self._settings.batch, tuple(rows), fields, priority=priority, deadline_s=deadline_s
-        )
-        return await self._call(ask)
+        fields = _fields(model=model, version=version, top_k=top_k, cache=cache, explain=explain)
+        several = tuple(rows)
+        body = await self._way.aside(functools.partial(_rows_body, several, fields))
+        read = functools.partial(_batch, several)
+        time_s = self._time_s(deadline_s)
+        return await self._call(_Ask("POST", "/v1/predict/batch", read, time_s, body, priority=priority))
 
     async def stream(
         self,
         rows: Iterable[Row] | AsyncIterable[Row],
         *,
         model: str | None = None,
-        version: int | Literal["stable", "canary"] | None = None,
+        version: Version | None = None,
         top_k: int | None = None,
         cache: bool = False,
         explain: bool = False,
         deadline_s: float | None = None,
         connections: int = 4,
     ) -> AsyncGenerator[RowAnswer, None]:
-        """As Client.stream; `rows` may be asynchronous, and an answer does not wait for the next row.
+        """Predict for any number of rows: answers as they are done, so not always in order.
 
-        To leave early, close it: `async with contextlib.aclosing(client.stream(rows)) as answers`.
+        Rows are taken from `rows` only as far ahead of the answers that were taken as `connections` groups of
+        at most 32 rows hold. Each row has `deadline_s` from when it is sent. A row that fails, for want of
+        time or of room in the server, too, comes back with its error; an error that concerns all rows, or a
+        server that is gone, is raised. A row is never answered twice. `rows` may be asynchronous. To leave
+        early, close it: `async with contextlib.aclosing(client.stream(rows)) as answers`.
 
-            async for answer in client.stream(rows):
+            async for answer in client.stream(Row(image=path, id=path.name) for path in folder.glob("*.png")):
                 print(answer.id, answer.result().label)
         """
-        query = _fields(model=model, version=version, cache=cache, explain=explain, top_k=top_k)
-        time_s = self._settings.time_s(deadline_s)
+        query = _texts(_fields(model=model, version=version, top_k=top_k, cache=cache, explain=explain))
+        time_s = self._time_s(deadline_s)
         gathered, flow = _Gathered(), _Flow()
         feeding = asyncio.create_task(flow.feed(rows))
         running = {feeding}
@@ -1840,108 +1425,96 @@ class AsyncClient:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def embed(
-        self,
-        *,
-        image: ImageInput | None = None,
-        text: str | None = None,
-        audio: AudioInput | None = None,
-        model: str | None = None,
-        version: int | Literal["stable", "canary"] | None = None,
-        cache: bool = False,
-        priority: Priority | None = None,
-        deadline_s: float | None = None,
-    ) -> Embedding:
-        """As Client.embed.
-
-        numpy.asarray((await client.embed(text="a cat")).vector)
-        """
-        fields = _fields(model=model, version=version, cache=cache, encoding="base64")
-        media = await _media_off_loop(image, text, audio)
-        return await self._call(
-            self._settings.one_row(
-                "/v1/embed", _embedding, media, fields, priority=priority, deadline_s=deadline_s
-            )
-        )
-
     async def models(self) -> tuple[Model, ...]:
-        """As Client.models.
+        """The models that are served, with what their inputs may hold.
 
-        [model.name for model in await client.models()]
+        {model.name: model.labels for model in client.models()}
         """
-        return await self._call(self._settings.models())
+        return await self._call(_Ask("GET", "/v1/models", _models, self._deadline_s))
 
     async def health(self) -> Health:
-        """As Client.health.
+        """Whether the process is alive. Raises NotReady if it says no, ConnectionFailed if it is gone.
 
-        (await client.health()).status
+        client.health().status
         """
-        return await self._call(self._settings.probe("/healthz"))
+        return await self._probe("/healthz", self._deadline_s)
 
     async def ready(self) -> bool:
-        """As Client.ready.
+        """Whether the server would answer a prediction now.
 
-        await client.ready()
+        client.ready()
         """
         try:
-            await self._call(self._settings.probe("/readyz"))
+            await self._probe("/readyz", self._deadline_s)
         except TrichordError as error:
-            _heed_unready(error)
+            if not _may_pass(error) and not isinstance(error, DeadlinePassed):
+                raise
             return False
         return True
 
     async def wait_ready(self, timeout_s: float) -> None:
-        """As Client.wait_ready.
+        """Return when the server is ready. Raises DeadlinePassed after `timeout_s`.
 
-        await client.wait_ready(30)
+        client.wait_ready(30)
         """
         deadline = _Deadline(time.monotonic() + timeout_s)
         while True:
             try:
-                await self._call(self._settings.probe("/readyz", deadline_s=deadline.left_s))
+                await self._probe("/readyz", deadline.left_s)
             except TrichordError as error:
-                _heed_unready(error, deadline)
+                if not _may_pass(error) and not isinstance(error, DeadlinePassed):
+                    raise
+                if deadline.left_s <= _POLL_S:
+                    message = f"The server is not ready: {error}"
+                    raise DeadlinePassed(message, request_id=error.request_id) from error
             else:
                 return
-            await asyncio.sleep(_POLL_S)
+            await self._way.sleep(_POLL_S)
+
+    async def _probe(self, path: str, deadline_s: float) -> Health:
+        return await self._call(_Ask("GET", path, _health, deadline_s, is_retried=False))
+
+    async def _row(
+        self,
+        path: str,
+        read: Callable[[Any, _Reply], T],
+        media: tuple[ImageInput | None, str | None, AudioInput | None],
+        fields: Mapping[str, _Value],
+        priority: Priority | None,
+        deadline_s: float | None,
+    ) -> T:
+        image, _, audio = media
+        is_at_hand = _is_at_hand(image, audio)
+        parts = _media(*media) if is_at_hand else await self._way.aside(functools.partial(_media, *media))
+        body = _form(fields, [*parts.items()])
+        return await self._call(_Ask("POST", path, read, self._time_s(deadline_s), body, priority=priority))
 
     async def _call(self, ask: _Ask[T]) -> T:
-        tries = self._settings.tries(ask.deadline_s, is_retried=ask.is_retried)
+        tries = self._tries(ask.deadline_s, is_counted=ask.is_retried)
         while True:
             try:
-                return ask.result(await self._exchange(ask, tries))
+                async with self._opened(ask, tries) as (reply, chunks):
+                    body = b"".join([chunk async for chunk in chunks])
+                return ask.result(reply, body)
             except TrichordError as error:
                 if not ask.is_retried:
                     raise
                 wait_s = tries.wait_s(error)
-            await asyncio.sleep(wait_s)
-
-    async def _exchange(self, ask: _Ask[T], tries: _Tries) -> _Reply:
-        """Raises ConnectionFailed, DeadlinePassed or InputUnreadable."""
-        async with self._opened(ask, tries) as (response, reply):
-            return _with_body(reply, await response.aread())
+            await self._way.sleep(wait_s)
 
     @contextlib.asynccontextmanager
-    async def _opened(self, ask: _Ask[T], tries: _Tries) -> AsyncIterator[tuple[httpx.Response, _Reply]]:
-        """An answer of which the body is still to be read."""
-        deadline = tries.deadline
-        with _connected(ask.request_id, deadline):
-            deadline.check()
-            try:
-                async with (
-                    asyncio.timeout(deadline.left_s),
-                    self._http.stream(
-                        ask.method,
-                        ask.path,
-                        params=ask.query,
-                        headers=ask.headers(deadline),
-                        content=None if ask.body is None else _chunks(ask.body),
-                        extensions={"timeout": _Timeouts(deadline)},
-                    ) as response,
-                ):
-                    yield response, _begun(response, ask, tries)
-            except TimeoutError as error:
-                raise DeadlinePassed("The time for this call is over.") from error
+    async def _opened(
+        self, ask: _Ask[Any], tries: _Tries
+    ) -> AsyncIterator[tuple[_Reply, AsyncIterator[bytes]]]:
+        """An answer of which the body is still to be read.
+
+        Raises ConnectionFailed, DeadlinePassed or InputUnreadable.
+        """
+        with _connected(ask.request_id, tries.deadline):
+            tries.deadline.check()
+            async with self._way.open(ask, tries.deadline) as (response, chunks):
+                request_id = response.headers.get("x-request-id", ask.request_id)
+                yield _Reply(response.status_code, response.headers, request_id, tries.retries), chunks
 
     async def _send_group(
         self,
@@ -1949,64 +1522,160 @@ class AsyncClient:
         query: Mapping[str, str],
         time_s: float,
         heed: Callable[[int], None],
-        flow: _Flow,
+        said: _Said | _Flow,
     ) -> None:
-        group = _Group(lines, query, self._settings.tries(time_s), heed)
-        while not group.is_answered:
+        """Tell what these rows are answered, asking again while that may help."""
+        group = _Group(lines, query, self._tries(time_s), heed)
+        while not (group.is_answered or said.is_closed):
             try:
-                await self._send_rest(group, flow)
+                ask = group.ask()
+                async with self._opened(ask, group.tries) as (reply, chunks):
+                    if reply.status != 200:
+                        raise _refused(reply, b"".join([chunk async for chunk in chunks]))
+                    async for chunk in chunks:
+                        said.put(*group.answers(chunk, reply))
+                        if said.is_closed:
+                            return
+                group.check(ask.request_id)
             except TrichordError as error:
                 try:
                     wait_s = group.tries.wait_s(error)
                 except TrichordError:
-                    flow.put(*group.give_up(error))
+                    said.put(*group.give_up(error))
                 else:
-                    await asyncio.sleep(wait_s)
+                    await self._way.sleep(wait_s)
 
-    async def _send_rest(self, group: _Group, flow: _Flow) -> None:
-        ask = group.ask()
-        async with self._opened(ask, group.tries) as (response, reply):
-            if reply.status != 200:
-                raise _refused(_with_body(reply, await response.aread()))
-            async for chunk in response.aiter_bytes():
-                flow.put(*group.answers(chunk, reply))
-        if not group.is_answered:
-            raise group.unfinished(ask.request_id)
+    def _tries(self, deadline_s: float, *, is_counted: bool = True) -> _Tries:
+        if is_counted:
+            self._budget.call()
+        deadline = _Deadline(time.monotonic() + deadline_s + self._grace_s, grace_s=self._grace_s)
+        return _Tries(self._retries, self._budget, deadline, chance=random.random)
 
-
-_POLL_S: Final = 0.1  # between two looks at a server that starts
+    def _time_s(self, deadline_s: float | None) -> float:
+        return self._deadline_s if deadline_s is None else deadline_s
 
 
-def _heed_unready(error: TrichordError, deadline: _Deadline | None = None) -> None:
-    """Raises the error if it says more than "not now"; DeadlinePassed if there is no time to look again."""
-    if not _may_pass(error) and not isinstance(error, DeadlinePassed):
-        raise error
-    if deadline is not None and deadline.left_s <= _POLL_S:
-        raise DeadlinePassed(f"The server is not ready: {error}", request_id=error.request_id) from error
+class _BlockingClient(AsyncClient):
+    """Its coroutines end without ever waiting for an event loop."""
+
+    _way_kind = _Blocking
 
 
-def _begun(response: httpx.Response, ask: _Ask[Any], tries: _Tries) -> _Reply:
-    request_id = response.headers.get("x-request-id", ask.request_id)
-    return _Reply(response.status_code, response.headers, b"", request_id, tries.retries)
+def _finished(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that blocks where another would wait."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        found: T = done.value
+        return found
+    raise AssertionError("a coroutine of a blocking client waits for nothing")
 
 
-def _with_body(reply: _Reply, body: bytes) -> _Reply:
-    return replace(reply, body=body)
+def _blocking(
+    method: Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Client, P], T]:
+    @functools.wraps(method)
+    def call(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return _finished(method(self._client, *args, **kwargs))
+
+    return call
 
 
-def _in_time(chunks: Iterable[bytes], deadline: _Deadline) -> Iterator[bytes]:
-    """Raises DeadlinePassed between two of them."""
-    for chunk in chunks:
-        deadline.check()
-        yield chunk
+class Client:
+    """What AsyncClient is, for threads: the same arguments, methods, results and errors, without `await`.
 
+    Any number of threads may share one: it holds nothing of a call but its connections.
 
-async def _chunks(body: _Body) -> AsyncIterator[bytes]:
-    """Files are read in threads."""
-    chunks = body.chunks()
-    if body.is_in_memory:
-        for chunk in chunks:
-            yield chunk
-        return
-    while (read := await asyncio.to_thread(next, chunks, None)) is not None:
-        yield read
+        with Client("https://models.example.org", api_key="...") as client:
+            client.wait_ready(30)
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        deadline_s: float = 30.0,
+        retries: Retries = Retries(),
+        verify: ssl.SSLContext | bool = True,
+        connections: int = 100,
+        grace_s: float = 0.0,
+    ) -> None:
+        self._client = _BlockingClient(
+            url,
+            api_key=api_key,
+            deadline_s=deadline_s,
+            retries=retries,
+            verify=verify,
+            connections=connections,
+            grace_s=grace_s,
+        )
+
+    close = _blocking(AsyncClient.close)
+    predict = _blocking(AsyncClient.predict)
+    explain = _blocking(AsyncClient.explain)
+    embed = _blocking(AsyncClient.embed)
+    predict_batch = _blocking(AsyncClient.predict_batch)
+    models = _blocking(AsyncClient.models)
+    health = _blocking(AsyncClient.health)
+    ready = _blocking(AsyncClient.ready)
+    wait_ready = _blocking(AsyncClient.wait_ready)
+    _send_group = _blocking(AsyncClient._send_group)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def statistics(self) -> Statistics:
+        """Calls and retries so far."""
+        return self._client.statistics
+
+    def stream(
+        self,
+        rows: Iterable[Row],
+        *,
+        model: str | None = None,
+        version: Version | None = None,
+        top_k: int | None = None,
+        cache: bool = False,
+        explain: bool = False,
+        deadline_s: float | None = None,
+        connections: int = 4,
+    ) -> Generator[RowAnswer, None, None]:
+        """As AsyncClient.stream; rows are read in the caller's thread.
+
+        for answer in client.stream(Row(image=path, id=path.name) for path in folder.glob("*.png")):
+            print(answer.id, answer.result().label)
+        """
+        query = _texts(_fields(model=model, version=version, top_k=top_k, cache=cache, explain=explain))
+        time_s = self._client._time_s(deadline_s)
+        gathered, said = _Gathered(), _Said()
+        lines = (_line(index, row) for index, row in enumerate(rows))
+        is_at_end, sending = False, 0
+        pool = ThreadPoolExecutor(connections, thread_name_prefix="trichord-stream")
+        try:
+            while not (is_at_end and not gathered and not sending):
+                if gathered and sending < connections:
+                    group = (gathered.take(), query, time_s, gathered.heed, said)
+                    pool.submit(self._send_group, *group).add_done_callback(said.put)
+                    sending += 1
+                    continue
+                must_wait = is_at_end or gathered.is_full
+                for one in said.take(must_wait=must_wait):
+                    if isinstance(one, Future):
+                        sending -= 1
+                        one.result()
+                    else:
+                        yield one
+                line = None if must_wait else next(lines, None)
+                if isinstance(line, _Line):
+                    gathered.add(line)
+                elif line is not None:
+                    yield line
+                is_at_end = is_at_end or not (must_wait or line)
+        finally:
+            said.is_closed = True
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -221,7 +221,7 @@ def test_a_large_file_is_never_whole_in_memory(tmp_path: Path) -> None:
     path, size = tmp_path / "large", 64 * 2**20
     with path.open("wb") as file:
         file.truncate(size)
-    form = api._form([("image", api._image(path))])
+    form = api._form({}, [("image", api._image(path))])
     tracemalloc.start()
     try:
         sent = sum(len(chunk) for chunk in form.chunks())
