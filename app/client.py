@@ -1444,13 +1444,7 @@ class AsyncClient:
 
         client.ready()
         """
-        try:
-            await self._probe("/readyz", self._deadline_s)
-        except TrichordError as error:
-            if not _may_pass(error) and not isinstance(error, DeadlinePassed):
-                raise
-            return False
-        return True
+        return await self._unready(self._deadline_s) is None
 
     async def wait_ready(self, timeout_s: float) -> None:
         """Return when the server is ready. Raises DeadlinePassed after `timeout_s`.
@@ -1458,18 +1452,21 @@ class AsyncClient:
         client.wait_ready(30)
         """
         deadline = _Deadline(time.monotonic() + timeout_s)
-        while True:
-            try:
-                await self._probe("/readyz", deadline.left_s)
-            except TrichordError as error:
-                if not _may_pass(error) and not isinstance(error, DeadlinePassed):
-                    raise
-                if deadline.left_s <= _POLL_S:
-                    message = f"The server is not ready: {error}"
-                    raise DeadlinePassed(message, request_id=error.request_id) from error
-            else:
-                return
+        while (error := await self._unready(deadline.left_s)) is not None:
+            if deadline.left_s <= _POLL_S:
+                message = f"The server is not ready: {error}"
+                raise DeadlinePassed(message, request_id=error.request_id) from error
             await self._way.sleep(_POLL_S)
+
+    async def _unready(self, deadline_s: float) -> TrichordError | None:
+        """Why the server answers no prediction at present. Raises what will not pass."""
+        try:
+            await self._probe("/readyz", deadline_s)
+        except TrichordError as error:
+            if not _may_pass(error) and not isinstance(error, DeadlinePassed):
+                raise
+            return error
+        return None
 
     async def _probe(self, path: str, deadline_s: float) -> Health:
         return await self._call(_Ask("GET", path, _health, deadline_s, is_retried=False))
