@@ -67,18 +67,8 @@ CATALOGUE: Final[Mapping[str, Entry]] = MappingProxyType(
     }
 )
 
-_CODES: Final[Mapping[type[Exception], str]] = MappingProxyType(
+_CODES: Final[Mapping[type[serving.ServingError], str]] = MappingProxyType(
     {
-        bundle.NoModality: "no_modality",
-        bundle.UnreadModality: "invalid_parameter",
-        bundle.UnsupportedMedia: "unsupported_media_type",
-        bundle.PartTooLarge: "part_too_large",
-        bundle.ImageTooLarge: "image_too_large",
-        bundle.AudioTooLong: "audio_too_long",
-        bundle.TextTooLong: "text_too_long",
-        bundle.InvalidImage: "invalid_image",
-        bundle.InvalidAudio: "invalid_audio",
-        bundle.InvalidText: "invalid_text",
         serving.Overloaded: "overloaded",
         serving.Draining: "draining",
         serving.NotReady: "not_ready",
@@ -123,7 +113,9 @@ def fault(error: Exception) -> Fault:
     match error:
         case Refusal():
             return Fault(error.code, error.message, error.part)
-        case bundle.InputError() | serving.ServingError():
+        case bundle.InputError():
+            return Fault(error.code, error.message, error.part)
+        case serving.ServingError():
             retry_after_s = getattr(error, "retry_after_s", 1.0)
             return Fault(_CODES[type(error)], error.message, error.part, retry_after_s)
         case runtime.NonFiniteOutput():

@@ -20,9 +20,16 @@ Messages never quote the payload, a decoder's own words or an address: those wor
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class InputError(Exception):
-    """Something about one row of inputs that its sender must change."""
+    """Something about one row of inputs that its sender must change.
+
+    `code` is its stable name in answers and dead letters, see docs/http.md.
+    """
+
+    code: ClassVar[str]
 
     def __init__(self, message: str, *, part: str | None = None) -> None:
         super().__init__(message)
@@ -33,41 +40,61 @@ class InputError(Exception):
 class NoModality(InputError):
     """The row carries none of the modalities that the model reads."""
 
+    code = "no_modality"
+
 
 class UnreadModality(InputError):
     """The row carries a modality that the model does not read."""
+
+    code = "invalid_parameter"
 
 
 class UnsupportedMedia(InputError):
     """The bytes are of a kind that is not decoded here."""
 
+    code = "unsupported_media_type"
+
 
 class PartTooLarge(InputError):
     """A part holds more bytes than the model's limit."""
+
+    code = "part_too_large"
 
 
 class ImageTooLarge(InputError):
     """The image's header announces more pixels than the model's limit."""
 
+    code = "image_too_large"
+
 
 class AudioTooLong(InputError):
     """The recording lasts longer than the model's limit."""
+
+    code = "audio_too_long"
 
 
 class TextTooLong(InputError):
     """The text has more characters than the model's limit."""
 
+    code = "text_too_long"
+
 
 class InvalidImage(InputError):
     """The image announces a supported format but cannot be decoded."""
+
+    code = "invalid_image"
 
 
 class InvalidAudio(InputError):
     """The recording announces a supported format but cannot be decoded."""
 
+    code = "invalid_audio"
+
 
 class InvalidText(InputError):
     """The text is not UTF-8, is empty, or holds characters that are not text."""
+
+    code = "invalid_text"
 
 
 class BundleError(Exception):

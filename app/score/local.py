@@ -15,7 +15,6 @@ from app.bundle.interpret import RowOutputs
 from app.bundle.sample import Sample
 from app.runtime.errors import NonFiniteOutput, RuntimeFault
 from app.runtime.predictor import Predictor
-from app.score.codes import INPUT_CODES
 from app.score.columns import answer
 from app.score.engine import Failed, Load, Model, Outcome, Scored
 from app.score.errors import EngineLost, Unreadable
@@ -94,7 +93,7 @@ class LocalEngine:
         try:
             return replace(self._predictor.prepare(raw), is_explained=self._explanations)
         except InputError as error:
-            return Failed(row, "decode", INPUT_CODES[type(error)], error.message)
+            return Failed(row, "decode", error.code, error.message)
 
     def _run(self, chunks: list[Future[list[_Prepared]]]) -> list[Outcome]:
         started_s = time.perf_counter()
