@@ -21,13 +21,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from app.bundle.interpret import ClassProbability, Prediction
+from app.bundle import interpret, sample
 from app.bundle.manifest import MODALITIES
-from app.bundle.sample import InputWarning
 from app.score.engine import Model
 from app.score.errors import NotAsked
+
+if TYPE_CHECKING:
+    from app import client
 
 CONTRIBUTIONS: Final = {name: f"contribution_{name}" for name in MODALITIES}
 COLUMNS: Final = (
@@ -57,12 +59,15 @@ def columns_for(
 
 
 def answer(
-    prediction: Prediction, warnings: Sequence[InputWarning], embedding: Sequence[float] | None
+    prediction: interpret.Prediction | client.Prediction,
+    warnings: Sequence[sample.InputWarning | client.InputWarning],
+    embedding: Sequence[float] | None,
 ) -> dict[str, Any]:
-    """What a bundle in this process said."""
+    """What a bundle in this process said, or a server: they call all of it the same."""
+    best = prediction.top[0]
     said: dict[str, Any] = {
-        "label": prediction.best.label,
-        "probability": prediction.best.probability,
+        "label": best.label,
+        "probability": best.probability,
         "top": _classes(prediction.top),
         "modalities": list(prediction.used),
         "by_modality": {
@@ -83,22 +88,7 @@ def answer(
     return said
 
 
-def answer_of_wire(row: Mapping[str, Any], embedding: Sequence[float] | None) -> dict[str, Any]:
-    """What a server said of a row with status 200."""
-    said = {name: row[name] for name in ("label", "probability", "top", "by_modality", "warnings")}
-    said["modalities"] = row["modalities"]["used"]
-    if "labels" in row:
-        said["labels"] = row["labels"]
-    if "prediction_set" in row:
-        said["prediction_set"] = row["prediction_set"]["labels"]
-    if "explanation" in row:
-        said |= _contributions(row["explanation"]["contributions"])
-    if embedding is not None:
-        said["embedding"] = embedding
-    return said
-
-
-def _classes(several: Sequence[ClassProbability]) -> list[dict[str, Any]]:
+def _classes(several: Sequence[interpret.ClassProbability | client.ClassProbability]) -> list[dict[str, Any]]:
     return [{"label": one.label, "probability": one.probability} for one in several]
 
 

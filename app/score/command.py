@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from app.client import AsyncClient
     from app.score.engine import Engine
     from app.score.inputs import Input
     from app.score.run import MostErrors, Shard
@@ -256,15 +257,15 @@ def _local(bundle: Path, asked: _Asked) -> Engine:
 
 
 def _remote(asked: _Asked) -> Engine:
-    from app.score.http import HttpxClient
+    from app.score.http import connect
     from app.score.remote import Asking, RemoteEngine, find_model
 
     assert asked.url is not None, "or there would be a bundle"
 
-    def client() -> HttpxClient:
+    def client() -> AsyncClient:
         """One for each event loop."""
         assert asked.url is not None, "as above"
-        return HttpxClient(
+        return connect(
             asked.url.rstrip("/"), key=asked.api_key, timeout_s=asked.timeout_s, connections=asked.concurrency
         )
 

@@ -13,30 +13,24 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
-from app.bundle.sample import RawInputs
-from app.score.columns import answer_of_wire
+from app import client
+from app.bundle.manifest import MODALITIES
+from app.client import RowAnswer, TrichordError
+from app.score.asker import BUSY, Asked, Asker, GaveUp
+from app.score.columns import answer
 from app.score.engine import Failed, Load, Model, Outcome, Scored, Stage
 from app.score.errors import EngineLost, NotAsked, Unreadable
-from app.score.http import BatchAnswer, Refused, RowClient, Unreached
-from app.score.pace import Gate, Limit, pause_s
+from app.score.http import Fault, RowClient
+from app.score.pace import pause_s
 from app.score.row import Row
 
 _PACK_BYTES: Final = 4 * 2**20  # of one request, an eighth of what a server takes; a larger row goes alone
 _START_S: Final = 10.0  # how long to look for a server that has not answered yet
-_DECODING: Final = frozenset(
-    {
-        "no_modality", "invalid_parameter", "unsupported_media_type", "part_too_large", "image_too_large",
-        "audio_too_long", "text_too_long", "invalid_image", "invalid_audio", "invalid_text", "body_too_large",
-    }
-)  # fmt: skip
-_BUSY: Final = (429, 503)
-_UNLUCKY: Final = (408, 500, 502, 504)  # may go better another time
 _TRANSIENT: Final = ("overloaded", "draining", "not_ready", "deadline_exceeded")  # of a row among others
-_NOBODY_ASKED: Final = (401, 403, 404)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,66 +50,47 @@ class Asking:
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     row: Row
-    raw: RawInputs
+    asked: client.Row
 
 
-_Said = TypeVar("_Said")
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked(Generic[_Said]):
-    said: _Said
-    seconds: float
-    attempts: int
-
-
-class _GaveUp(Exception):
-    """A request that has no answer and will get none as it is."""
-
-    def __init__(self, fault: Refused | Unreached, attempts: int) -> None:
-        super().__init__(fault.detail)
-        self.fault = fault
-        self.attempts = attempts
-
-
-async def find_model(client: RowClient, name: str | None) -> Model:
+async def find_model(server: RowClient, name: str | None) -> Model:
     """What the server serves under this name, or the only one that it serves; then the client is closed.
 
     Raises NotAsked or EngineLost.
     """
     try:
-        entries = await _first_answer(client)
+        models = await _first_answer(server)
     finally:
-        await client.close()
-    fitting = [entry for entry in entries if name in (None, entry["name"])]
-    served = ", ".join(sorted({entry["name"] for entry in entries})) or "none"
-    if len({entry["name"] for entry in fitting}) != 1:
+        await server.close()
+    fitting = [model for model in models if name in (None, model.name)]
+    served = ", ".join(sorted({model.name for model in models})) or "none"
+    if len({model.name for model in fitting}) != 1:
         raise NotAsked(f"Name one model with --model; the server has: {served}.")
-    entry = max(fitting, key=lambda entry: int(entry["version"]))
+    newest = max(fitting, key=lambda model: model.version)
     return Model(
-        name=entry["name"],
-        version=entry["version"],
-        digest=entry["digest"],
-        labels=len(entry["labels"]),
-        is_multilabel=entry["task"] == "multilabel",
-        has_sets=entry.get("prediction_set_level") is not None,
-        most_bytes={part: limits["max_bytes"] for part, limits in entry["limits"].items()},
+        name=newest.name,
+        version=newest.version,
+        digest=newest.digest,
+        labels=len(newest.labels),
+        is_multilabel=newest.task == "multilabel",
+        has_sets=newest.prediction_set_level is not None,
+        most_bytes={name: newest.limits[name]["max_bytes"] for name in MODALITIES if name in newest.limits},
     )
 
 
-async def _first_answer(client: RowClient) -> list[dict[str, Any]]:
+async def _first_answer(server: RowClient) -> tuple[client.Model, ...]:
     give_up_s = time.monotonic() + _START_S
     attempt = 0
     while True:
         attempt += 1
         try:
-            return await client.describe()
-        except Refused as error:
-            if error.status not in _BUSY or time.monotonic() > give_up_s:
-                raise EngineLost(f"The server does not say what it serves: {error.detail}") from error
-        except Unreached as error:
-            if time.monotonic() > give_up_s:
-                raise EngineLost(f"{error.detail} Is the URL right, and the server up?") from error
+            return await server.models()
+        except TrichordError as error:
+            fault, is_over = Fault.of(error), time.monotonic() > give_up_s
+            if fault.status is None and is_over:
+                raise EngineLost(f"{fault.detail} Is the URL right, and the server up?") from error
+            if fault.status is not None and (is_over or fault.status not in BUSY):
+                raise EngineLost(f"The server does not say what it serves: {fault.detail}") from error
         await asyncio.sleep(pause_s(min(attempt, 4)))
 
 
@@ -131,18 +106,19 @@ class RemoteEngine:
         pause_s: Callable[..., float] = pause_s,
     ) -> None:
         self.model = model
-        self._pause_s = pause_s
         self._connect = connect
         self._asking = asking
-        self._limit = Limit(asking.most_at_once)
+        self._asker = Asker(
+            most_at_once=asking.most_at_once,
+            retries=asking.retries,
+            patience_s=asking.patience_s,
+            pause_s=pause_s,
+        )
         self._batch_rows = asking.batch_rows
-        self._retries = 0
-        self._has_answered = False
-        self._alive_s = time.monotonic()
 
     @property
     def load(self) -> Load:
-        return Load(concurrency=self._limit.now, retries=self._retries)
+        return Load(concurrency=self._asker.at_once, retries=self._asker.retries)
 
     def score(self, rows: Iterable[Row]) -> Generator[Outcome, None, None]:
         """See Engine. The event loop runs in a thread of its own, and waits for its outcomes to be taken."""
@@ -173,15 +149,14 @@ class RemoteEngine:
     async def _pump(self, rows: Iterator[Row], outcomes: queue.Queue[Any], stop: threading.Event) -> None:
         """Read packs, keep as many on the way as the limit lets in and one more ready, hand outcomes over."""
         asking: deque[asyncio.Task[list[Outcome]]] = deque()
-        gate = Gate(self._limit)
         self._client = self._connect()
-        self._alive_s = time.monotonic()
+        self._asker.begin()
         try:
             while not stop.is_set():
                 pack, failed = await asyncio.to_thread(self._next_pack, rows, stop)
                 if not pack and not failed:
                     break
-                asking.append(asyncio.create_task(self._answer_all(pack, failed, gate)))
+                asking.append(asyncio.create_task(self._answer_all(pack, failed)))
                 while len(asking) > self._room and not stop.is_set():
                     await self._hand_over(asking, outcomes, stop)
             while asking and not stop.is_set():
@@ -195,7 +170,7 @@ class RemoteEngine:
     @property
     def _room(self) -> int:
         """Packs in memory: in order, some may be answered and wait for the first."""
-        return self._limit.now * (4 if self._asking.ordered else 1)
+        return self._asker.at_once * (4 if self._asking.ordered else 1)
 
     async def _hand_over(
         self, asking: deque[asyncio.Task[list[Outcome]]], outcomes: queue.Queue[Any], stop: threading.Event
@@ -231,135 +206,90 @@ class RemoteEngine:
             except Unreadable as error:
                 failed.append(Failed(row, "read", error.code, error.reason))
                 continue
-            pack.append(_Loaded(row, raw))
+            text = None if raw.text is None else raw.text.decode(errors="surrogateescape")
+            pack.append(_Loaded(row, client.Row(image=raw.image, text=text, audio=raw.audio)))
             size += sum(len(body) for body in (raw.image, raw.text, raw.audio) if body is not None)
         return pack, failed
 
-    async def _answer_all(self, pack: list[_Loaded], failed: list[Failed], gate: Gate) -> list[Outcome]:
-        answered = await self._answer(pack, gate) if pack else []
+    async def _answer_all(self, pack: list[_Loaded], failed: list[Failed]) -> list[Outcome]:
+        answered = await self._answer(pack) if pack else []
         if not failed:
             return answered
         return sorted([*answered, *failed], key=lambda outcome: outcome.row.position)
 
-    async def _answer(self, pack: list[_Loaded], gate: Gate, *, unlucky: int = 0) -> list[Outcome]:
+    async def _answer(self, pack: list[_Loaded], *, unlucky: int = 0) -> list[Outcome]:
         """Outcomes in the pack's order. Raises EngineLost."""
-        raws = [one.raw for one in pack]
-        top_k = min(self._asking.top_k, self.model.labels)
         try:
-            asked = await self._ask(
+            asked = await self._asker.ask(
                 lambda: self._client.predict_batch(
-                    raws, self.model, top_k=top_k, explain=self._asking.explanations
+                    [one.asked for one in pack],
+                    model=self.model.name,
+                    version=self.model.version,
+                    top_k=min(self._asking.top_k, self.model.labels),
+                    explain=self._asking.explanations,
+                    priority="batch",
                 ),
-                gate,
                 unlucky=unlucky,
             )
-        except _GaveUp as gave_up:
-            return await self._split(pack, gate, gave_up)
-        if asked.said.digest != self.model.digest:
+        except GaveUp as gave_up:
+            return await self._split(pack, gave_up)
+        if any(said.digest != self.model.digest for said in asked.said):
             raise EngineLost("The server answers with another model than the one that this run began with.")
-        self._limit.answered(asked.seconds)
-        pairs = list(zip(pack, asked.said.rows, strict=True))
+        self._asker.answered(asked.seconds)
+        pairs = list(zip(pack, asked.said, strict=True))
         may_ask = unlucky < self._asking.retries
         again = [one for one, said in pairs if may_ask and _is_transient(said)]
         final = [
-            self._outcome(one, said, asked, gate)
-            for one, said in pairs
-            if not (may_ask and _is_transient(said))
+            self._outcome(one, said, asked) for one, said in pairs if not (may_ask and _is_transient(said))
         ]
         outcomes = list(await asyncio.gather(*final))
         if again:
-            await asyncio.sleep(self._pause_s(unlucky + 1, retry_after_s=1.0))
-            outcomes += await self._answer(again, gate, unlucky=unlucky + 1)
+            await self._asker.pause(unlucky + 1, retry_after_s=1.0)
+            outcomes += await self._answer(again, unlucky=unlucky + 1)
             outcomes.sort(key=lambda outcome: outcome.row.position)
         return outcomes
 
-    async def _outcome(
-        self, one: _Loaded, said: dict[str, Any], asked: _Asked[BatchAnswer], gate: Gate
-    ) -> Outcome:
-        if said["status"] != 200:
-            error = said["error"]
-            return _failed(one.row, error["code"], error["detail"], asked.attempts, seconds=asked.seconds)
+    async def _outcome(self, one: _Loaded, said: RowAnswer, asked: Asked[tuple[RowAnswer, ...]]) -> Outcome:
+        if said.error is not None:
+            return _failed(one.row, Fault.of(said.error), asked.attempts, seconds=asked.seconds)
+        prediction = said.result()
         embedding = None
         if self._asking.embeddings:
             try:
-                embedding = (await self._ask(lambda: self._client.embed(one.raw, self.model), gate)).said
-            except _GaveUp as gave_up:
-                return _failed(one.row, gave_up.fault.code, gave_up.fault.detail, gave_up.attempts)
-        return Scored(one.row, answer_of_wire(said, embedding), asked.seconds)
+                embedding = (await self._asker.ask(lambda: self._embed(one.asked))).said
+            except GaveUp as gave_up:
+                return _failed(one.row, gave_up.fault, gave_up.attempts)
+        return Scored(one.row, answer(prediction, prediction.warnings, embedding), asked.seconds)
 
-    async def _split(self, pack: list[_Loaded], gate: Gate, gave_up: _GaveUp) -> list[Outcome]:
+    async def _embed(self, row: client.Row) -> list[float]:
+        found = await self._client.embed(
+            image=row.image,
+            text=row.text,
+            audio=row.audio,
+            model=self.model.name,
+            version=self.model.version,
+            priority="batch",
+        )
+        return found.vector.tolist()
+
+    async def _split(self, pack: list[_Loaded], gave_up: GaveUp) -> list[Outcome]:
         """Ask again in halves; a row alone has failed."""
         fault = gave_up.fault
         if len(pack) == 1:
-            if not self._has_answered and isinstance(fault, Refused) and fault.status in (400, 415, 422):
+            if not self._asker.has_answered and fault.status in (400, 415, 422):
                 raise EngineLost(f"The server does not understand what it is asked. {fault.detail}")
-            return [_failed(pack[0].row, fault.code, fault.detail, gave_up.attempts)]
+            return [_failed(pack[0].row, fault, gave_up.attempts)]
         half = len(pack) // 2
-        if isinstance(fault, Refused) and fault.status in (413, 422):  # the server takes fewer rows at once
+        if fault.status in (413, 422):  # the server takes fewer rows at once
             self._batch_rows = max(1, min(self._batch_rows, half))
-        return await self._answer(pack[:half], gate) + await self._answer(pack[half:], gate)
-
-    # --- one request ------------------------------------------------------------------------------
-
-    async def _ask(
-        self, call: Callable[[], Awaitable[_Said]], gate: Gate, *, unlucky: int = 0
-    ) -> _Asked[_Said]:
-        """Ask until there is an answer. Raises _GaveUp, or EngineLost where no row can be answered."""
-        attempt = 0
-        while True:
-            attempt += 1
-            async with gate.enter():
-                began_s = time.monotonic()
-                try:
-                    said = await call()
-                except (Refused, Unreached) as error:
-                    fault = error.with_traceback(None)  # whose frames hold the request's body
-                    fault.__cause__ = fault.__context__ = None
-                else:
-                    self._alive_s = time.monotonic()
-                    self._has_answered = True
-                    return _Asked(said, self._alive_s - began_s, attempt)
-            if _is_too_much(fault):
-                self._limit.refused(began_s=began_s)
-            unlucky += _may_be_its_fault(fault)
-            if not _may_go_better(fault) or unlucky > self._asking.retries:
-                raise _GaveUp(fault, attempt)
-            self._check_patience(fault)
-            self._retries += 1
-            await asyncio.sleep(self._pause_s(attempt, retry_after_s=getattr(fault, "retry_after_s", None)))
-
-    def _check_patience(self, fault: Refused | Unreached) -> None:
-        silent_s = time.monotonic() - self._alive_s
-        if silent_s > self._asking.patience_s:
-            raise EngineLost(
-                f"No answer for {silent_s:.0f} s. {fault.detail} "
-                "What is finished is kept: run it again to go on."
-            )
+        return await self._answer(pack[:half]) + await self._answer(pack[half:])
 
 
-def _is_transient(said: dict[str, Any]) -> bool:
+def _is_transient(said: RowAnswer) -> bool:
     """Whether a row among others may have an answer when it is asked again."""
-    return said["status"] != 200 and said["error"]["code"] in _TRANSIENT
+    return said.error is not None and said.error.code in _TRANSIENT
 
 
-def _is_too_much(fault: Refused | Unreached) -> bool:
-    return fault.status in _BUSY if isinstance(fault, Refused) else fault.code == "timeout"
-
-
-def _may_be_its_fault(fault: Refused | Unreached) -> bool:
-    """Whether the rows themselves may be what breaks the server."""
-    return fault.status not in _BUSY if isinstance(fault, Refused) else fault.is_sent
-
-
-def _may_go_better(fault: Refused | Unreached) -> bool:
-    """Raises EngineLost where it never will, for any row."""
-    if isinstance(fault, Unreached):
-        return True
-    if fault.status in _NOBODY_ASKED:
-        raise EngineLost(f"The server refuses every row. {fault.detail}")
-    return fault.status in _BUSY or fault.status in _UNLUCKY
-
-
-def _failed(row: Row, code: str, reason: str, attempts: int, *, seconds: float = 0.0) -> Failed:
-    stage: Stage = "decode" if code in _DECODING else "predict"
-    return Failed(row, stage, code, reason, attempts=attempts, seconds=seconds)
+def _failed(row: Row, fault: Fault, attempts: int, *, seconds: float = 0.0) -> Failed:
+    stage: Stage = "decode" if fault.is_rows_own else "predict"
+    return Failed(row, stage, fault.code, fault.detail, attempts=attempts, seconds=seconds)

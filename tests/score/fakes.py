@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.bundle.sample import RawInputs
+from app import client
 from app.score.engine import Model
-from app.score.http import BatchAnswer
 from app.score.row import Row
 
 MODEL = Model("fake", 1, "d", labels=3, is_multilabel=False, has_sets=False, most_bytes={"text": 1000})
@@ -29,25 +29,33 @@ class FakeClient:
     def __init__(
         self,
         *,
-        fault: Callable[[int, Sequence[RawInputs]], None] = lambda _number, _rows: None,
-        of_row: Callable[[RawInputs], dict[str, Any] | None] = lambda _raw: None,
+        fault: Callable[[int, Sequence[client.Row]], None] = lambda _number, _rows: None,
+        of_row: Callable[[client.Row], client.TrichordError | None] = lambda _row: None,
         digest: str = "d",
-        models: list[dict[str, Any]] | None = None,
+        models: Sequence[client.Model] = (),
     ) -> None:
         self.requests = 0
         self.inside = self.most_inside = 0
         self.sizes: list[int] = []
         self.answered: Counter[str] = Counter()
         self.is_closed = False
-        self._fault, self._of_row, self._digest, self._models = fault, of_row, digest, models or []
+        self._fault, self._of_row, self._digest, self._models = fault, of_row, digest, tuple(models)
 
-    async def describe(self) -> list[dict[str, Any]]:
+    async def models(self) -> tuple[client.Model, ...]:
         return self._models
 
     async def predict_batch(
-        self, rows: Sequence[RawInputs], model: Model, *, top_k: int, explain: bool
-    ) -> BatchAnswer:
-        assert (model, top_k, explain) == (MODEL, 3, False), "the model has three labels of the five asked"
+        self,
+        rows: Sequence[client.Row],
+        *,
+        model: str,
+        version: int,
+        top_k: int,
+        explain: bool,
+        priority: client.Priority,
+    ) -> tuple[client.RowAnswer, ...]:
+        assert (model, version, explain, priority) == (MODEL.name, MODEL.version, False, "batch")
+        assert top_k == MODEL.labels, "the model has three labels of the five asked"
         self.requests += 1
         self.sizes.append(len(rows))
         self.inside += 1
@@ -55,28 +63,49 @@ class FakeClient:
         try:
             await asyncio.sleep(0)
             self._fault(self.requests, rows)
-            return BatchAnswer(self._digest, [self._answer(raw) for raw in rows])
+            return tuple(self._answer(place, row) for place, row in enumerate(rows))
         finally:
             self.inside -= 1
 
-    async def embed(self, row: RawInputs, model: Model) -> list[float]:
-        assert model == MODEL
-        return [float(len(row.text or b""))]
+    async def embed(
+        self,
+        *,
+        image: client.ImageInput | None,
+        text: str | None,
+        audio: client.AudioInput | None,
+        model: str,
+        version: int,
+        priority: client.Priority,
+    ) -> client.Embedding:
+        assert (image, audio, model, version, priority) == (None, None, MODEL.name, MODEL.version, "batch")
+        return client.Embedding(**self._provenance(), vector=array("f", [len(text or "")]), by_modality={})
 
     async def close(self) -> None:
         self.is_closed = True
 
-    def _answer(self, raw: RawInputs) -> dict[str, Any]:
-        error = self._of_row(raw)
-        if error is not None:
-            return error
-        text = (raw.text or b"").decode()
-        self.answered[text] += 1
+    def _provenance(self) -> dict[str, Any]:
         return {
-            "status": 200, "label": text, "probability": 0.5, "top": [], "by_modality": {}, "warnings": [],
-            "modalities": {"used": ["text"], "missing": []},
+            "model": MODEL.name, "version": MODEL.version, "digest": self._digest, "request_id": "",
+            "used": ("text",), "missing": (), "warnings": (), "timings": client.Timings(0, 0, 0, 0),
+            "batch_size": 1, "retries": 0,
         }  # fmt: skip
 
+    def _answer(self, place: int, row: client.Row) -> client.RowAnswer:
+        error = self._of_row(row)
+        if error is not None:
+            return client.RowAnswer(place, error=error, digest=self._digest)
+        text = row.text or ""
+        self.answered[text] += 1
+        said = client.Prediction(
+            **self._provenance(),
+            label=text,
+            probability=0.5,
+            top=(client.ClassProbability(text, 0.5),),
+            by_modality={},
+        )
+        return client.RowAnswer(place, prediction=said, digest=self._digest)
 
-def row_error(status: int, code: str) -> dict[str, Any]:
-    return {"status": status, "error": {"code": code, "detail": "As the plan has it."}}
+
+def error_of(status: int, code: str, detail: str = "As the plan has it.") -> client.TrichordError:
+    """What the client raises for a server's error, or gives to a row."""
+    return client.ERRORS[code](detail, status=status, detail=detail)

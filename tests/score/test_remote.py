@@ -12,12 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.bundle.sample import RawInputs
+from app import client
 from app.score.engine import Failed, Outcome, Scored
 from app.score.errors import EngineLost, NotAsked
-from app.score.http import Refused, Unreached
 from app.score.remote import Asking, RemoteEngine, find_model
-from tests.score.fakes import MODEL, FakeClient, row_error, text_row
+from tests.score.fakes import MODEL, FakeClient, error_of, text_row
 
 
 def no_pause(_attempt: int, *, retry_after_s: float | None = None) -> float:
@@ -32,9 +31,9 @@ def ask(client: FakeClient, count: int, **asking: object) -> list[Outcome]:
 
 
 def busy_at(*numbers: int) -> FakeClient:
-    def fault(number: int, _rows: Sequence[RawInputs]) -> None:
+    def fault(number: int, _rows: Sequence[client.Row]) -> None:
         if number in numbers:
-            raise Refused(503, "overloaded", "Too much.", retry_after_s=1)
+            raise error_of(503, "overloaded")
 
     return FakeClient(fault=fault)
 
@@ -56,9 +55,9 @@ def test_being_sent_away_costs_no_row() -> None:
 
 
 def test_the_row_that_breaks_the_server_is_found() -> None:
-    def fault(_number: int, rows: Sequence[RawInputs]) -> None:
-        if any(raw.text in (b"text 5", b"text 21") for raw in rows):
-            raise Unreached("connection_lost", "It broke.", is_sent=True)
+    def fault(_number: int, rows: Sequence[client.Row]) -> None:
+        if any(row.text in ("text 5", "text 21") for row in rows):
+            raise client.ConnectionFailed("It broke.")
 
     outcomes = ask(FakeClient(fault=fault), 40, retries=2)
     failed = [one for one in outcomes if isinstance(one, Failed)]
@@ -68,9 +67,9 @@ def test_the_row_that_breaks_the_server_is_found() -> None:
 
 
 def test_requests_become_smaller_when_they_are_too_large() -> None:
-    def fault(_number: int, rows: Sequence[RawInputs]) -> None:
+    def fault(_number: int, rows: Sequence[client.Row]) -> None:
         if len(rows) > 3:
-            raise Refused(422, "invalid_parameter", "There are more than 3 rows.")
+            raise error_of(422, "invalid_parameter", "There are more than 3 rows.")
 
     client = FakeClient(fault=fault)
     assert all(isinstance(one, Scored) for one in ask(client, 200))
@@ -78,8 +77,8 @@ def test_requests_become_smaller_when_they_are_too_large() -> None:
 
 
 def test_a_rows_error_is_its_own() -> None:
-    def of_row(raw: RawInputs) -> dict[str, object] | None:
-        return row_error(422, "invalid_text") if raw.text == b"text 3" else None
+    def of_row(row: client.Row) -> client.TrichordError | None:
+        return error_of(422, "invalid_text") if row.text == "text 3" else None
 
     outcomes = ask(FakeClient(of_row=of_row), 10)
     [failed] = [one for one in outcomes if isinstance(one, Failed)]
@@ -87,12 +86,12 @@ def test_a_rows_error_is_its_own() -> None:
 
 
 def test_a_row_that_had_no_luck_is_asked_again() -> None:
-    unlucky = Counter({b"text 3": 2, b"text 4": 99})
+    unlucky = Counter({"text 3": 2, "text 4": 99})
 
-    def of_row(raw: RawInputs) -> dict[str, object] | None:
-        assert raw.text is not None
-        unlucky[raw.text] -= 1
-        return row_error(504, "deadline_exceeded") if unlucky[raw.text] >= 0 else None
+    def of_row(row: client.Row) -> client.TrichordError | None:
+        assert row.text is not None
+        unlucky[row.text] -= 1
+        return error_of(504, "deadline_exceeded") if unlucky[row.text] >= 0 else None
 
     outcomes = ask(FakeClient(of_row=of_row), 10, retries=3)
     [failed] = [one for one in outcomes if isinstance(one, Failed)]
@@ -117,24 +116,24 @@ def test_another_model_ends_the_run() -> None:
 
 
 def test_a_wrong_key_ends_the_run() -> None:
-    def fault(_number: int, _rows: Sequence[RawInputs]) -> None:
-        raise Refused(401, "unauthorized", "There is no valid key.")
+    def fault(_number: int, _rows: Sequence[client.Row]) -> None:
+        raise error_of(401, "unauthorized", "There is no valid key.")
 
     with pytest.raises(EngineLost, match="refuses every row"):
         ask(FakeClient(fault=fault), 10)
 
 
 def test_what_the_server_never_understands_is_no_rows_fault() -> None:
-    def fault(_number: int, _rows: Sequence[RawInputs]) -> None:
-        raise Refused(422, "invalid_parameter", "top_k: no.")
+    def fault(_number: int, _rows: Sequence[client.Row]) -> None:
+        raise error_of(422, "invalid_parameter", "top_k: no.")
 
     with pytest.raises(EngineLost, match="does not understand"):
         ask(FakeClient(fault=fault), 10)
 
 
 def test_a_server_that_stays_away_ends_the_run() -> None:
-    def fault(_number: int, _rows: Sequence[RawInputs]) -> None:
-        raise Unreached("unreachable", "The server cannot be reached.", is_sent=False)
+    def fault(_number: int, _rows: Sequence[client.Row]) -> None:
+        raise client.ConnectionFailed("The server cannot be reached.", is_sent=False)
 
     with pytest.raises(EngineLost, match="run it again to go on"):
         ask(FakeClient(fault=fault), 10, patience_s=0.0)
@@ -162,27 +161,30 @@ def test_no_more_rows_are_read_than_are_needed() -> None:
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.sampled_from(["ok", "busy", "lost", "gone", "row", "error"]), max_size=40), st.booleans())
 def test_whatever_happens_each_row_has_one_outcome(plan: list[str], ordered: bool) -> None:  # noqa: FBT001
-    def fault(number: int, _rows: Sequence[RawInputs]) -> None:
+    def fault(number: int, _rows: Sequence[client.Row]) -> None:
         match plan[number] if number < len(plan) else "ok":
             case "busy":
-                raise Refused(429, "rate_limited", "Too often.", retry_after_s=None)
+                raise error_of(429, "rate_limited")
             case "lost":
-                raise Unreached("connection_lost", "It broke.", is_sent=True)
+                raise client.ConnectionFailed("It broke.")
             case "gone":
-                raise Unreached("unreachable", "Nobody.", is_sent=False)
+                raise client.ConnectionFailed("Nobody.", is_sent=False)
             case "error":
-                raise Refused(500, "internal", "It failed.")
+                raise error_of(500, "internal", "It failed.")
 
     outcomes = ask(FakeClient(fault=fault), 50, ordered=ordered, retries=1)
     assert Counter(one.row.position for one in outcomes) == Counter(range(50))
 
 
-ENTRY = {"name": "a", "version": 2, "digest": "d", "labels": ["x", "y"], "task": "multilabel", "limits": {"text": {"max_bytes": 5}}}  # fmt: skip  # noqa: E501
+OLDER = client.Model(
+    name="a", version=2, digest="d", task="multilabel", labels=("x", "y"), limits={"text": {"max_bytes": 5}},
+    fusion="", device="cpu", created="",
+)  # fmt: skip
 
 
 def test_the_model_is_the_one_that_is_named_in_its_newest_version() -> None:
-    entries = [ENTRY, ENTRY | {"version": 3}, ENTRY | {"name": "b", "prediction_set_level": 0.9}]
-    found = asyncio.run(find_model(FakeClient(models=entries), "a"))
+    models = [OLDER, replace(OLDER, version=3), replace(OLDER, name="b", prediction_set_level=0.9)]
+    found = asyncio.run(find_model(FakeClient(models=models), "a"))
     assert (found.version, found.is_multilabel, found.has_sets, found.most_bytes) == (
         3,
         True,
@@ -190,4 +192,4 @@ def test_the_model_is_the_one_that_is_named_in_its_newest_version() -> None:
         {"text": 5},
     )
     with pytest.raises(NotAsked, match="the server has: a, b"):
-        asyncio.run(find_model(FakeClient(models=entries), None))
+        asyncio.run(find_model(FakeClient(models=models), None))
