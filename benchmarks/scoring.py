@@ -26,11 +26,11 @@ from pathlib import Path
 from app.bundle.folder import read_bundle
 from app.bundle.manifest import MODALITIES, subsets
 from app.bundle.sample import Sample
+from app.rows.records import Names
+from app.rows.row import Row
 from app.runtime.predictor import Predictor
 from app.runtime.session import find_device
 from app.score.inputs import open_input
-from app.score.records import Names
-from app.score.row import Row
 from benchmarks.batching import golden_rows
 from tests.server import serving
 

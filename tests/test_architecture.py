@@ -58,6 +58,9 @@ def test_the_contracts_hold(checkout: Path) -> None:
             "import app.api.answers",
         ),
         ("Imports point down, floor by floor", "app/api/batch.py", "import app.score.run"),
+        ("Imports point down, floor by floor", "app/serving/engine.py", "import app.jobs.worker"),
+        ("Imports point down, floor by floor", "app/jobs/worker.py", "import app.api.errors"),
+        ("Only app.jobs.sqlite knows the database", "app/api/jobs.py", "import sqlite3"),
         ("The bundle floor is light", "app/bundle/folder.py", "import onnxruntime"),
         ("Only app.runtime.session touches onnxruntime", "app/runtime/predictor.py", "import onnxruntime"),
         (

@@ -121,10 +121,10 @@ def score(
 ) -> None:
     """Score many rows: each once in a part or among the dead letters, also when killed and run again."""
     from app.bundle.errors import BundleError
+    from app.rows.records import Names
     from app.runtime.errors import RuntimeFault
     from app.score.errors import NotAsked, ScoreError
     from app.score.inputs import open_input
-    from app.score.records import Names
     from app.score.stopping import Stopped
 
     names = Names(id_column, image_column, text_column, audio_column)

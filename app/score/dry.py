@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from app.score.errors import Unreadable
-from app.score.positions import SeenIds
-from app.score.row import InFile, Row
+from app.rows.errors import Unreadable
+from app.rows.row import InFile, Row
+from app.rows.seen import SeenIds
 
 _SHOWN: Final = 10
 

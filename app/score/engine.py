@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from app.bundle.manifest import Modality
-from app.score.row import Row
-
-Stage = Literal["read", "decode", "predict", "write"]
+from app.rows.letters import Stage
+from app.rows.row import Row
 
 
 @dataclass(frozen=True, slots=True)

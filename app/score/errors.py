@@ -5,7 +5,8 @@
   + Changed               the folder holds another run than the one that is asked for (2)
   + EngineLost            the engine answers no more; what is finished is kept (1)
   + TooManyErrors         more dead letters than allowed; what is finished is kept (4)
-* Unreadable              one row that cannot be read; it becomes a dead letter
+
+A row that cannot be read is app.rows.errors.Unreadable; it becomes a dead letter.
 """
 
 from __future__ import annotations
@@ -29,12 +30,3 @@ class EngineLost(ScoreError):
 
 class TooManyErrors(ScoreError):
     """More rows failed than `--max-errors` allows."""
-
-
-class Unreadable(Exception):
-    """A row of which the inputs cannot be had."""
-
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason

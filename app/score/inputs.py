@@ -12,18 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from app.score import readers
+from app.rows import readers
+from app.rows.errors import NotAnInput
+from app.rows.records import Names, to_row
+from app.rows.row import Row
 from app.score.errors import NotAsked
-from app.score.records import Names, to_row
-from app.score.row import Row
 
-_READERS: Final[dict[str, readers.Reader]] = {
-    ".jsonl": readers.read_jsonl,
-    ".ndjson": readers.read_jsonl,
-    ".csv": readers.read_csv,
-    ".parquet": readers.read_parquet,
-    ".tar": readers.read_shard,
-}
 _HASHED_WHOLE: Final = 2**30  # bytes, a second or two; of larger files the ends are, with the time of change
 _END: Final = 2**20
 
@@ -36,12 +30,15 @@ class Input:
     names: Names = field(default_factory=Names)
 
     def __iter__(self) -> Iterator[Row]:
+        """Raises NotAsked."""
         position = itertools.count()
         for number, file in enumerate(self.files):
-            read = readers.read_folder if file.is_dir() else _READERS[file.suffix.lower()]
-            for record in read(file, self.names):
-                of_all = replace(record, share=(number + record.share) / len(self.files))
-                yield to_row(of_all, self.names, position=next(position))
+            try:
+                for record in readers.read(file, self.names):
+                    of_all = replace(record, share=(number + record.share) / len(self.files))
+                    yield to_row(of_all, self.names, position=next(position))
+            except NotAnInput as error:
+                raise NotAsked(str(error)) from error
 
     def fingerprint(self) -> list[dict[str, Any]]:
         """What must be the same when a run goes on; media that a manifest names are not looked at."""
@@ -54,8 +51,8 @@ def open_input(given: list[str], names: Names) -> Input:
     for file in files:
         if not file.exists():
             raise NotAsked(f"There is no input '{file}'.")
-        if not file.is_dir() and file.suffix.lower() not in _READERS:
-            raise NotAsked(f"'{file}': an input is a folder or one of {', '.join(_READERS)}.")
+        if not file.is_dir() and file.suffix.lower() not in readers.READERS:
+            raise NotAsked(f"'{file}': an input is a folder or one of {', '.join(readers.READERS)}.")
     return Input(tuple(file.resolve() for file in files), names)
 
 

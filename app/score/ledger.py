@@ -24,9 +24,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, Final, Self
 
+from app.rows.records import json_bytes
 from app.score.errors import Changed, NotAsked
 from app.score.positions import Positions, Run, from_runs, to_runs
-from app.score.records import json_bytes
 
 STATE: Final = "_state"
 ERRORS: Final = "errors.jsonl"

@@ -13,12 +13,14 @@ from dataclasses import replace
 from app.bundle.errors import InputError
 from app.bundle.interpret import RowOutputs
 from app.bundle.sample import Sample
+from app.rows.codes import INPUT_CODES
+from app.rows.errors import Unreadable
+from app.rows.row import Row
 from app.runtime.errors import NonFiniteOutput, RuntimeFault
 from app.runtime.predictor import Predictor
 from app.score.columns import answer
 from app.score.engine import Failed, Load, Model, Outcome, Scored
-from app.score.errors import EngineLost, Unreadable
-from app.score.row import Row
+from app.score.errors import EngineLost
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
+from app.rows.errors import NotAnInput
+from app.rows.readers import arrow
 from app.score.columns import arrow_schema
-from app.score.readers import arrow
+from app.score.errors import NotAsked
 
 Format = Literal["jsonl", "csv", "parquet"]
 _GROUP_ROWS: Final = 4096  # of a Parquet file, in memory until they are written
@@ -41,7 +43,10 @@ def part_opener(format: Format, columns: Sequence[str], *, is_multilabel: bool) 
         case "csv":
             return lambda path: _Csv(path, columns)
         case "parquet":
-            pyarrow, parquet = arrow()
+            try:
+                pyarrow, parquet = arrow()
+            except NotAnInput as error:
+                raise NotAsked(str(error)) from error
             schema = arrow_schema(pyarrow, columns, is_multilabel=is_multilabel)
             return lambda path: _Parquet(path, pyarrow, parquet, schema)
 

@@ -20,13 +20,15 @@ from typing import Any, Final
 from app import client
 from app.bundle.manifest import MODALITIES
 from app.client import RowAnswer, TrichordError
+from app.rows.errors import Unreadable
+from app.rows.letters import Stage
+from app.rows.row import Row
 from app.score.asker import BUSY, Asked, Asker, GaveUp
 from app.score.columns import answer
-from app.score.engine import Failed, Load, Model, Outcome, Scored, Stage
-from app.score.errors import EngineLost, NotAsked, Unreadable
+from app.score.engine import Failed, Load, Model, Outcome, Scored
+from app.score.errors import EngineLost, NotAsked
 from app.score.http import Fault, RowClient
 from app.score.pace import pause_s
-from app.score.row import Row
 
 _PACK_BYTES: Final = 4 * 2**20  # of one request, an eighth of what a server takes; a larger row goes alone
 _START_S: Final = 10.0  # how long to look for a server that has not answered yet

@@ -9,14 +9,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from app.rows.errors import Unreadable
+from app.rows.letters import dead_letter
+from app.rows.row import Row
+from app.rows.seen import SeenIds
 from app.score.columns import output_row
 from app.score.engine import Engine, Failed, Model, Outcome, Scored
-from app.score.errors import TooManyErrors, Unreadable
+from app.score.errors import TooManyErrors
 from app.score.ledger import Ledger
 from app.score.pace import Rate
 from app.score.parts import OpenPart, Part
-from app.score.positions import Positions, SeenIds
-from app.score.row import Row
+from app.score.positions import Positions
 
 _PART_S: Final = 300.0  # a part is closed after this long, so that a slow model loses little to a kill
 _FIRST_ROWS: Final = 100  # before a share of errors means anything
@@ -107,7 +110,7 @@ class Output:
             else:
                 self._add(outcome.row.position, row)
         if isinstance(outcome, Failed):
-            self.ledger.bury(dead_letter(outcome, at=self.now()))
+            self.ledger.bury(_letter(outcome, at=self.now()))
         if self._positions and self._is_due():
             self.publish()
         return outcome
@@ -133,19 +136,15 @@ class Output:
         return len(self._positions) >= self.part_rows or self.clock() - self._began_s >= _PART_S
 
 
-def dead_letter(failed: Failed, *, at: datetime) -> dict[str, Any]:
-    """Why a row has no answer, and the row as it came, so that the file of these can be an input."""
-    return {
-        "id": failed.row.id,
-        "position": failed.row.position,
-        "stage": failed.stage,
-        "code": failed.code,
-        "reason": failed.reason,
-        "attempts": failed.attempts,
-        "at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "base": str(failed.row.base),
-        "row": failed.row.original,
-    }
+def _letter(failed: Failed, *, at: datetime) -> dict[str, Any]:
+    return dead_letter(
+        failed.row,
+        stage=failed.stage,
+        code=failed.code,
+        reason=failed.reason,
+        attempts=failed.attempts,
+        at=at,
+    )
 
 
 Held = Callable[[], AbstractContextManager[object]]  # nothing interrupts the block

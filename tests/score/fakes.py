@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from app import client
+from app.rows.row import Row
 from app.score.engine import Model
-from app.score.row import Row
 
 MODEL = Model("fake", 1, "d", labels=3, is_multilabel=False, has_sets=False, most_bytes={"text": 1000})
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.rows.row import Row
 from app.score.engine import Failed, Model, Scored
 from app.score.errors import Changed, NotAsked
 from app.score.ledger import Disk, Ledger
-from app.score.row import Row
 from app.score.run import Output
 
 IDENTITY: dict[str, Any] = {"input": {"sha256": "a"}, "model": {"digest": "b"}, "shape": {"format": "jsonl"}}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.score.positions import Positions, SeenIds, from_runs, to_runs
+from app.rows.seen import SeenIds
+from app.score.positions import Positions, from_runs, to_runs
 
 NUMBERS = st.lists(st.integers(0, 5000))
 

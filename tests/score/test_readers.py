@@ -13,10 +13,10 @@ import pyarrow.parquet
 import pytest
 
 from app.bundle.sample import RawInputs
+from app.rows.records import Names
+from app.rows.row import Row
 from app.score.errors import NotAsked
 from app.score.inputs import open_input
-from app.score.records import Names
-from app.score.row import Row
 from tests import tiny
 
 MOST = {"image": 10**6, "text": 10**6, "audio": 10**6}

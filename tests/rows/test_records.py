@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.score.errors import Unreadable
-from app.score.records import Names, Record, json_bytes, to_row
-from app.score.row import InFile, Row
+from app.rows.errors import Unreadable
+from app.rows.records import Names, Record, json_bytes, to_row
+from app.rows.row import InFile, Row
 from tests import tiny
 
 PICTURE = tiny.png((1, 2, 3))

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from app.bundle.manifest import Modality
-from app.score.errors import NotAsked, Unreadable
-from app.score.records import Names, Record
+from app.rows.errors import NotAnInput, Unreadable
+from app.rows.records import Names, Record
 
 Reader = Callable[[Path, Names], Iterator[Record]]
 
@@ -24,8 +24,8 @@ SUFFIXES: Final[dict[str, Modality]] = {
     ".jpg": "image", ".jpeg": "image", ".png": "image", ".webp": "image", ".txt": "text",
     ".wav": "audio", ".flac": "audio", ".ogg": "audio", ".mp3": "audio",
 }  # fmt: skip
-_LINE_BYTES: Final = 64 * 2**20  # the largest request of a row, 32 MiB, in base64 and then some
-_SHOWN: Final = 10_000  # characters of a broken line that its dead letter repeats
+LINE_BYTES: Final = 64 * 2**20  # the largest request of a row, 32 MiB, in base64 and then some
+SHOWN: Final = 10_000  # characters of a broken line that its dead letter repeats
 _PARQUET_ROWS: Final = 64  # in memory at once: their bytes may be in them
 
 
@@ -39,25 +39,27 @@ def read_jsonl(path: Path, _names: Names) -> Iterator[Record]:
             if line.isspace():
                 continue
             share = min(1, read / size)
-            yield _parsed(line, base, share)
+            yield parse_line(line, base, share)
 
 
 def _lines(file: IO[bytes]) -> Iterator[bytes]:
     """Lines; of one that is too long, one byte more than allowed, and the rest is passed over."""
-    while line := file.readline(_LINE_BYTES + 1):
+    while line := file.readline(LINE_BYTES + 1):
         rest = line
-        while len(rest) > _LINE_BYTES and not rest.endswith(b"\n"):
-            rest = file.readline(_LINE_BYTES + 1)
+        while len(rest) > LINE_BYTES and not rest.endswith(b"\n"):
+            rest = file.readline(LINE_BYTES + 1)
         yield line
 
 
-def _parsed(line: bytes, base: Path, share: float) -> Record:
+def parse_line(line: bytes, base: Path, share: float) -> Record:
+    """Of one that is too long, one byte more than LINE_BYTES is enough."""
+
     def broken(code: str, reason: str) -> Record:
-        said = line[:_SHOWN].decode(errors="replace").rstrip("\r\n")
+        said = line[:SHOWN].decode(errors="replace").rstrip("\r\n")
         return Record(said, base, share, Unreadable(code, reason))
 
-    if len(line) > _LINE_BYTES:
-        return broken("line_too_long", f"The line is longer than {_LINE_BYTES // 2**20} MiB.")
+    if len(line) > LINE_BYTES:
+        return broken("line_too_long", f"The line is longer than {LINE_BYTES // 2**20} MiB.")
     try:
         return Record(json.loads(line.decode("utf-8-sig")), base, share)
     except UnicodeDecodeError:
@@ -68,7 +70,7 @@ def _parsed(line: bytes, base: Path, share: float) -> Record:
 
 def read_csv(path: Path, names: Names) -> Iterator[Record]:
     """A header, then rows; an empty cell is an absent input."""
-    csv.field_size_limit(_LINE_BYTES)
+    csv.field_size_limit(LINE_BYTES)
     base, size = path.parent, path.stat().st_size
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         read = 0
@@ -82,7 +84,7 @@ def read_csv(path: Path, names: Names) -> Iterator[Record]:
         cells = csv.reader(counted(), strict=True)
         header = next(cells, [])
         if not set(header) & set(names.all[1:]):
-            raise NotAsked(f"'{path}': the header names none of the columns {', '.join(names.all[1:])}.")
+            raise NotAnInput(f"'{path}': the header names none of the columns {', '.join(names.all[1:])}.")
         while True:
             try:
                 row = next(cells)
@@ -111,7 +113,7 @@ def read_parquet(path: Path, names: Names) -> Iterator[Record]:
         with parquet.ParquetFile(path) as file:
             known = [name for name in file.schema_arrow.names if name in (*names.all, "custom_id")]
             if not set(known) & set(names.all[1:]):
-                raise NotAsked(f"'{path}': it has none of the columns {', '.join(names.all[1:])}.")
+                raise NotAnInput(f"'{path}': it has none of the columns {', '.join(names.all[1:])}.")
             total, read = max(1, file.metadata.num_rows), 0
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=known):
                 for value in batch.to_pylist():
@@ -119,7 +121,7 @@ def read_parquet(path: Path, names: Names) -> Iterator[Record]:
                     there = {name: cell for name, cell in value.items() if cell is not None}
                     yield Record(_without_empty(there), path.parent, read / total)
     except (pyarrow.lib.ArrowException, OSError) as error:  # by what is broken
-        raise NotAsked(f"'{path}' is not readable as Parquet.") from error
+        raise NotAnInput(f"'{path}' is not readable as Parquet.") from error
 
 
 def _without_empty(value: dict[str, Any]) -> dict[str, Any]:
@@ -133,12 +135,12 @@ def _without_empty(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def arrow() -> tuple[Any, Any]:
-    """pyarrow and its module for Parquet. Raises NotAsked."""
+    """pyarrow and its module for Parquet. Raises NotAnInput."""
     try:
         import pyarrow.lib
         import pyarrow.parquet
     except ImportError as error:
-        raise NotAsked("Parquet needs pyarrow: pip install 'trichord[score]'.") from error
+        raise NotAnInput("Parquet needs pyarrow: pip install 'trichord[score]'.") from error
     return pyarrow, pyarrow.parquet
 
 
@@ -215,3 +217,18 @@ def _member_record(row_id: str, members: dict[str, Any], base: Path, share: floa
     if twice is None:
         return Record(value, base, share)
     return Record(value, base, share, Unreadable("ambiguous_row", f"The row has more than one {twice} file."))
+
+
+READERS: Final[dict[str, Reader]] = {
+    ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
+    ".csv": read_csv,
+    ".parquet": read_parquet,
+    ".tar": read_shard,
+}
+
+
+def read(path: Path, names: Names) -> Iterator[Record]:
+    """By the kind that the name tells. Raises NotAnInput."""
+    reader = read_folder if path.is_dir() else READERS[path.suffix.lower()]
+    return reader(path, names)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.bundle.manifest import MODALITIES, Modality
-from app.score.errors import Unreadable
-from app.score.row import InFile, Row
+from app.rows.errors import Unreadable
+from app.rows.row import InFile, Row
 
 # The first bytes of what can be decoded. A name whose beginning is base64 of these is no file's name.
 _MAGIC: Final = (
@@ -54,10 +54,40 @@ class Record:
     problem: Unreadable | None = None
 
 
-def to_row(record: Record, names: Names, *, position: int) -> Row:
-    """Never raises: what is wrong stands in the row's `problem`."""
-    value, base, row_id, problem = record.value, record.base, f"row-{position}", record.problem
+def to_row(record: Record, names: Names, *, position: int, may_name_files: bool = True) -> Row:
+    """Never raises: what is wrong stands in the row's `problem`.
+
+    A row from a stranger may not name files: what would be a name is read as base64.
+    """
+    opened = _opened(record, names, position=position)
+    value, names, problem = opened.value, opened.names, opened.problem
     media: dict[Modality, bytes | InFile] = {}
+    if problem is None:
+        try:
+            media = _media(value, names, opened.base, may_name_files=may_name_files)
+        except Unreadable as error:
+            problem = error
+    return Row(position, opened.id, plain(value, names), opened.base, media, record.share, problem)
+
+
+def id_of(record: Record, names: Names, *, position: int) -> str:
+    """What to_row calls the row, without a look at its media."""
+    return _opened(record, names, position=position).id
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A record out of the dead letter that it may have been in."""
+
+    id: str
+    value: object
+    base: Path
+    names: Names
+    problem: Unreadable | None
+
+
+def _opened(record: Record, names: Names, *, position: int) -> _Opened:
+    value, base, row_id, problem = record.value, record.base, f"row-{position}", record.problem
     try:
         if _is_dead_letter(value):
             assert isinstance(value, dict), "as a dead letter is"
@@ -67,11 +97,9 @@ def to_row(record: Record, names: Names, *, position: int) -> Row:
             names = Names()  # a dead letter's row has our own names, see `plain`
         if isinstance(value, dict):
             row_id = _found_id(value, names) or row_id
-        if problem is None:
-            media = _media(value, names, base)
     except Unreadable as error:
-        problem = error
-    return Row(position, row_id, plain(value, names), base, media, record.share, problem)
+        problem = problem or error
+    return _Opened(row_id, value, base, names, problem)
 
 
 def plain(value: object, names: Names) -> object:
@@ -117,7 +145,9 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _media(value: object, names: Names, base: Path) -> dict[Modality, bytes | InFile]:
+def _media(
+    value: object, names: Names, base: Path, *, may_name_files: bool
+) -> dict[Modality, bytes | InFile]:
     """Raises Unreadable."""
     if not isinstance(value, dict):
         raise Unreadable("invalid_row", "The row is not an object.")
@@ -130,7 +160,9 @@ def _media(value: object, names: Names, base: Path) -> dict[Modality, bytes | In
     for modality in MODALITIES:
         entry = value.get(names.of(modality))
         if entry is not None:
-            found[modality] = _medium(entry, modality, base, may_be_file=not is_request)
+            found[modality] = _medium(entry, modality, base, may_be_file=may_name_files and not is_request)
+            if isinstance(found[modality], InFile) and not may_name_files:
+                raise Unreadable("not_a_file", f"The {modality} names a file. Send its bytes as base64.")
     if not found:
         raise Unreadable("no_modality", "The row has neither image nor text nor audio.")
     return found

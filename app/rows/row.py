@@ -10,7 +10,7 @@ from pathlib import Path
 
 from app.bundle.manifest import Modality
 from app.bundle.sample import RawInputs
-from app.score.errors import Unreadable
+from app.rows.errors import Unreadable
 
 
 @dataclass(frozen=True, slots=True)
