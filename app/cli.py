@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NoReturn
@@ -48,6 +48,8 @@ def serve(
     from pydantic import ValidationError
 
     from app import logs
+    from app.jobs.errors import FolderTaken, StoreFailed
+    from app.jobs.folder import owned
     from app.settings import Settings
 
     given: dict[str, Any] = {
@@ -66,7 +68,12 @@ def serve(
     ports = [settings.port] if settings.admin_port is None else [settings.port, settings.admin_port]
     listeners = [_listen(settings.host, port) for port in ports]
     live = _work if settings.workers == 1 else _workers
-    raise typer.Exit(live(settings, listeners))
+    try:
+        with owned(settings.jobs_dir) if settings.jobs_dir else nullcontext():
+            code = live(settings, listeners)
+    except (FolderTaken, StoreFailed) as error:
+        _fail(str(error), code=_CANNOT_START)
+    raise typer.Exit(code)
 
 
 def _workers(settings: Any, listeners: list[socket.socket]) -> int:

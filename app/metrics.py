@@ -144,6 +144,25 @@ class Metrics:
             "trichord_cache_evictions", "Vectors that left the cache for want of room.",
             registry=self._registry,
         )  # fmt: skip
+        self.jobs = Counter(
+            "trichord_jobs", "Jobs that were made (submitted) or ended.", ("state",), registry=self._registry
+        )
+        self.job_rows = Counter(
+            "trichord_job_rows", "Rows of jobs that are done: scored, or failed.", ("outcome",),
+            registry=self._registry,
+        )  # fmt: skip
+        self.jobs_unfinished = Gauge(
+            "trichord_jobs_unfinished",
+            "Jobs that wait or run.",
+            multiprocess_mode="livemostrecent",
+            registry=self._registry,
+        )
+        self.job_rows_waiting = Gauge(
+            "trichord_job_rows_waiting",
+            "Rows of those that are not done.",
+            multiprocess_mode="livemostrecent",
+            registry=self._registry,
+        )
         # The following are read from the engine when they are scraped.
         self.waiting = Gauge(
             "trichord_waiting",

@@ -92,6 +92,22 @@ class Settings(BaseSettings):
     cache_megabytes: Annotated[int, Field(ge=0)] = Field(
         0, description="Memory for features of inputs seen before, in MiB; 0 keeps none."
     )
+    jobs_dir: Path | None = Field(
+        None, description="Folder in which jobs are kept; without it /v1/jobs takes none."
+    )
+    manifests_dir: Path | None = Field(
+        None, description="Folder of manifests that jobs may name, and of the files that those name."
+    )
+    jobs_keep_hours: Annotated[float, Field(gt=0)] = Field(
+        72.0, description="How long a job that has ended is kept with its results."
+    )
+    jobs_max_megabytes: Annotated[int, Field(ge=1)] = Field(
+        1024, description="Most bytes of one job's rows, in MiB."
+    )
+    jobs_max_rows: Annotated[int, Field(ge=1)] = Field(1_000_000, description="Most rows of one job.")
+    jobs_max_unfinished: Annotated[int, Field(ge=1)] = Field(
+        100, description="Most jobs that wait or run; more are refused with 503."
+    )
     max_megapixels: Annotated[int, Field(ge=1)] = Field(
         100, description="Most pixels decoded at once, in millions; further images wait."
     )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from app.api import schemas
 from app.bundle.attribution import Explanation
 from app.bundle.interpret import ClassProbability, Opinion, PredictionSet
+from app.rows.row import Row
 from app.runtime.errors import NonFiniteOutput
 from app.serving.engine import Answer
 from app.serving.model import LiveModel
@@ -52,6 +53,20 @@ def row_prediction(
     return schemas.RowPrediction(
         index=index, id=row_id, status=200, model=model, **_predicted(answer), **_ran(answer, started_s)
     )
+
+
+def job_result(answer: Answer, model: LiveModel, row: Row, started_s: float) -> str:
+    """The answer to a row of a job, as a line."""
+    result = schemas.JobResult(
+        index=row.position,
+        position=row.position,
+        id=row.id,
+        status=200,
+        model=model_ref(model),
+        **_predicted(answer),
+        **_ran(answer, started_s),
+    )
+    return result.model_dump_json(exclude_none=True)
 
 
 def response(body: schemas.Prediction | schemas.Embedding) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -12,12 +12,14 @@ from fastapi_offline import FastAPIOffline
 from app.api import openapi
 from app.api.admin import admin_router
 from app.api.admin_port import admin_app
+from app.api.answers import job_result
 from app.api.batch import batch_router
 from app.api.deadline import Patience
 from app.api.embed import embed_router
 from app.api.engine_metrics import EngineMetrics, show_engine, show_live
 from app.api.health import Vitals, health_router, metrics_router
 from app.api.heartbeat import Heartbeat
+from app.api.jobs import JobMetrics, jobs_router
 from app.api.keys import KeyFile
 from app.api.models import models_router
 from app.api.predict import predict_router
@@ -29,6 +31,12 @@ from app.api.tracing import TELEMETRY
 from app.api.v2.routes import protocol_router
 from app.api.v2.service import Limits as RequestLimits
 from app.api.v2.service import Service as ProtocolService
+from app.jobs.folder import Folder
+from app.jobs.jobs import Jobs
+from app.jobs.jobs import Limits as JobLimits
+from app.jobs.manifests import Manifests
+from app.jobs.spool import Caps
+from app.jobs.worker import Worker
 from app.metrics import Metrics
 from app.serving.cache import FeatureCache
 from app.serving.engine import Engine, Limits
@@ -82,9 +90,25 @@ def create_app(
     heartbeat = Heartbeat(on_beat=on_beat)
     vitals = Vitals(engine, stopping, heartbeat, dead_s=_HANGS * settings.hang_seconds)
 
+    jobs = _jobs(settings)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with heartbeat.beating(), engine, following(repository, every_s=settings.poll_seconds):
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(heartbeat.beating())
+            await stack.enter_async_context(engine)
+            await stack.enter_async_context(following(repository, every_s=settings.poll_seconds))
+            if jobs is not None:
+                await stack.enter_async_context(jobs)
+                worker = Worker(
+                    jobs,
+                    engine,
+                    repository,
+                    describe=job_result,
+                    observer=JobMetrics(metrics),
+                    is_stopping=lambda: stopping.begun,
+                )
+                await stack.enter_async_context(worker.working())
             yield
 
     app = FastAPIOffline(
@@ -102,6 +126,7 @@ def create_app(
     app.include_router(embed_router(service))
     app.include_router(batch_router(service, max_rows=settings.max_rows))
     app.include_router(stream_router(service, most_rows=2 * settings.max_batch_size))
+    app.include_router(jobs_router(service, jobs))
     app.include_router(models_router(repository))
     app.include_router(health_router(vitals, is_outside=False))
     app.include_router(
@@ -127,6 +152,18 @@ def create_app(
     protection.install(app)
     openapi.install(app, repository, has_keys=settings.api_keys_file is not None)
     return app
+
+
+def _jobs(settings: Settings) -> Jobs | None:
+    if settings.jobs_dir is None:
+        return None
+    limits = JobLimits(
+        Caps(rows=settings.jobs_max_rows, bytes=settings.jobs_max_megabytes * 2**20),
+        unfinished=settings.jobs_max_unfinished,
+        keep_s=settings.jobs_keep_hours * 3600,
+    )
+    manifests = settings.manifests_dir
+    return Jobs(Folder(settings.jobs_dir), limits, manifests=Manifests(manifests) if manifests else None)
 
 
 def _protection(settings: Settings, metrics: Metrics, stopping: Stopping) -> Protection:

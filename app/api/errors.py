@@ -6,6 +6,7 @@ never holds an exception's own text, a path, an address or the payload.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,8 +24,11 @@ from starlette.routing import Match
 from app.api.schemas import Problem, RowProblem
 from app.api.v2.errors import protocol_error, speaks_protocol
 from app.bundle import errors as bundle
+from app.jobs import errors as jobs
 from app.runtime import errors as runtime
 from app.serving import errors as serving
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ CATALOGUE: Final[Mapping[str, Entry]] = MappingProxyType(
         "forbidden": Entry(403, "The key may not do this"),
         "not_found": Entry(404, "There is nothing at this path"),
         "model_not_found": Entry(404, "No such model or version is served"),
+        "job_not_found": Entry(404, "There is no such job"),
+        "jobs_off": Entry(404, "This server takes no jobs"),
         "method_not_allowed": Entry(405, "The path does not answer this method"),
         "request_timeout": Entry(408, "The request arrived too slowly"),
         "load_failed": Entry(409, "The change of what is served could not be made"),
@@ -61,6 +67,7 @@ CATALOGUE: Final[Mapping[str, Entry]] = MappingProxyType(
         "internal": Entry(500, "The server failed"),
         "model_nonfinite": Entry(500, "The model gave no number for this row"),
         "overloaded": Entry(503, "Too much is waiting"),
+        "jobs_unavailable": Entry(503, "Jobs cannot be kept at present"),
         "draining": Entry(503, "The server is stopping"),
         "not_ready": Entry(503, "The server is not ready"),
         "deadline_exceeded": Entry(504, "The time to answer is over"),
@@ -76,6 +83,11 @@ _CODES: Final[Mapping[type[serving.ServingError], str]] = MappingProxyType(
         serving.ModelNotFound: "model_not_found",
         serving.ModelAmbiguous: "invalid_parameter",
         serving.LoadFailed: "load_failed",
+        jobs.JobNotFound: "job_not_found",
+        jobs.TooLarge: "body_too_large",
+        jobs.TooMany: "overloaded",
+        jobs.ManifestRefused: "invalid_parameter",
+        jobs.StoreFailed: "jobs_unavailable",
     }
 )
 
@@ -115,7 +127,7 @@ def fault(error: Exception) -> Fault:
             return Fault(error.code, error.message, error.part)
         case bundle.InputError():
             return Fault(error.code, error.message, error.part)
-        case serving.ServingError():
+        case serving.ServingError() | jobs.JobsError():
             retry_after_s = getattr(error, "retry_after_s", 1.0)
             return Fault(_CODES[type(error)], error.message, error.part, retry_after_s)
         case runtime.NonFiniteOutput():
@@ -165,6 +177,8 @@ def install(app: FastAPI) -> None:
     """Answer every error that a route raises from the table."""
 
     def known(request: Request, error: Exception) -> Response:
+        if isinstance(error, jobs.StoreFailed):  # whoever runs the server must act
+            log.error("jobs cannot be kept", exc_info=error)
         return _answer(request, fault(error))
 
     def routing(request: Request, error: Exception) -> Response:
@@ -187,7 +201,7 @@ def install(app: FastAPI) -> None:
         code = getattr(request.state, "refused", None)
         return _answer(request, replace(fault(error), code=code) if code else fault(error))
 
-    for kind in (bundle.InputError, serving.ServingError, Refusal, runtime.NonFiniteOutput):
+    for kind in (bundle.InputError, serving.ServingError, jobs.JobsError, Refusal, runtime.NonFiniteOutput):
         app.add_exception_handler(kind, known)
     app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(HTTPException, routing)

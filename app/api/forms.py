@@ -8,7 +8,7 @@ that accepts missing modalities would answer another question than the one asked
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ _IDENTITY = (b"", b"7bit", b"8bit", b"binary")
 class _Part:
     name: str
     limit: int
+    size: int = 0
     body: bytearray = field(default_factory=bytearray)
     is_unchosen: bool = False  # what a browser sends for a file field that was left alone
 
@@ -41,13 +42,15 @@ class _Part:
 class FormCaps:
     """Which parts a form may have, by name, and the most bytes of each.
 
-    A form of many rows has parts named `rows[N].<name>`, too; those share `rows_bytes`.
+    A form of many rows has parts named `rows[N].<name>`, too; those share `rows_bytes`. The part `handed_on`
+    is not kept in memory.
     """
 
     parts: Mapping[str, int]
     row_parts: tuple[str, ...] = ()
     max_rows: int = 0
     rows_bytes: int = 0
+    handed_on: str | None = None
 
     @property
     def total(self) -> int:
@@ -73,8 +76,10 @@ def row_place(name: str) -> tuple[int, str] | None:
     return (int(match[1]), match[2]) if match else None
 
 
-async def read_form(request: Request, caps: FormCaps) -> dict[str, bytes]:
-    """Parts by name.
+async def read_form(
+    request: Request, caps: FormCaps, *, hand_on: Callable[[bytes], Awaitable[None]] | None = None
+) -> dict[str, bytes]:
+    """Parts by name. That of `caps.handed_on` is empty here, and goes to `hand_on` as it comes.
 
     Raises Refusal: unsupported_media_type, bad_multipart, truncated_body, body_too_large, part_too_large
     or, for a name that is not allowed, invalid_parameter.
@@ -89,6 +94,8 @@ async def read_form(request: Request, caps: FormCaps) -> dict[str, bytes]:
     try:
         async for chunk in chunks(request, most=caps.total):
             parser.write(chunk)
+            if hand_on is not None:
+                await hand_on(collector.take_on())
     except FormParserError as error:
         raise Refusal("bad_multipart", "The form cannot be parsed. Build it with an HTTP library.") from error
     if not collector.ended:
@@ -117,6 +124,13 @@ class _Collector:
         self._name = bytearray()
         self._value = bytearray()
         self._part: _Part | None = None
+        self._on = bytearray()
+
+    def take_on(self) -> bytes:
+        """What came, since this was asked last, of the part that is handed on."""
+        taken = bytes(self._on)
+        self._on.clear()
+        return taken
 
     def callbacks(self) -> MultipartCallbacks:
         return {
@@ -165,8 +179,10 @@ class _Collector:
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         part = self._part
         assert part is not None, "data comes after headers"
-        part.body += memoryview(data)[start:end]
-        if len(part.body) > part.limit:
+        kept = self._on if part.name == self._caps.handed_on else part.body
+        kept += memoryview(data)[start:end]
+        part.size += end - start
+        if part.size > part.limit:
             raise Refusal(
                 "part_too_large",
                 f"The {part.name} part has more than {part.limit} bytes. Send a smaller one.",
@@ -175,7 +191,7 @@ class _Collector:
 
     def _on_part_end(self) -> None:
         part = self._part
-        if part is not None and (part.body or not part.is_unchosen):
+        if part is not None and (part.size or not part.is_unchosen):
             self.parts[part.name] = bytes(part.body)
 
     def _on_end(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import ExitStack
 from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
@@ -24,13 +23,11 @@ from app.api.parameters import Parameters
 from app.api.rows import Row, answer_row, fail_row, json_row
 from app.api.service import Service
 from app.api.strict_json import parse_json
-from app.serving.engine import Place
-from app.serving.errors import Draining, Overloaded, ServingError
+from app.serving.errors import Draining, ServingError
 from app.serving.schedule import Priority
 
 NDJSON: Final = "application/x-ndjson"
 _STALL_S: Final = 60.0  # a client that takes none of its answers for so long is taken for gone
-_LEAST_WAIT_S, _MOST_WAIT_S = 0.005, 0.1  # between two tries to get a place
 
 _Answered = schemas.RowPrediction | schemas.RowFailure
 
@@ -93,12 +90,17 @@ class RowStream(Response):
         try:
             if row.refused is not None:
                 raise row.refused
-            with ExitStack() as stack:
-                place = await self._place(stack, size_bytes=len(line or b""))
+            service = self._service
+            async with service.engine.place(
+                service.repository.expected_costs,
+                priority=Priority.BATCH,
+                timeout_s=self._timeout_s,
+                size_bytes=len(line or b""),
+            ) as place:
                 placed.set()
-                question = self._service.question(self._parameters)  # anew: a stream may outlive a version
+                question = service.question(self._parameters)  # anew: a stream may outlive a version
                 model = answers.model_ref(question.model)
-                return await answer_row(self._service, place, question, row, started_s=started_s, model=model)
+                return await answer_row(service, place, question, row, started_s=started_s, model=model)
         except (Refusal, ServingError) as error:
             self._is_draining |= isinstance(error, Draining)
             return fail_row(self._service, error, index=index, row_id=row.id)
@@ -112,21 +114,6 @@ class RowStream(Response):
             return json_row(parse_json(line), index=index)
         except Refusal as refused:
             return Row(index, refused=refused)
-
-    async def _place(self, stack: ExitStack, *, size_bytes: int) -> Place:
-        """Wait for one. Raises Overloaded if there is none in all the row's time, Draining or NotReady."""
-        give_up_s = time.monotonic() + self._timeout_s
-        while True:
-            left_s = give_up_s - time.monotonic()
-            try:
-                return stack.enter_context(
-                    self._service.admit(priority=Priority.BATCH, timeout_s=left_s, size_bytes=size_bytes)
-                )
-            except Overloaded as refused:
-                if left_s < _MOST_WAIT_S:
-                    raise
-                wait_s = min(max(refused.retry_after_s, _LEAST_WAIT_S), _MOST_WAIT_S)
-            await asyncio.sleep(wait_s)
 
 
 class _Out:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -168,6 +170,71 @@ class BatchPrediction(_FromOneModel):
     """One entry for each row, in the request's order."""
 
     rows: list[RowPrediction | RowFailure]
+
+
+class JobState(StrEnum):
+    """`failed` is a job that could not go on; that rows failed does not make it so."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class JobRows(_Wire):
+    """How many rows there are, and what became of them so far."""
+
+    total: int
+    scored: int
+    failed: int = Field(description="They are dead letters, in the job's errors.")
+
+
+class Job(_Wire):
+    """Rows that are answered on the server's own time."""
+
+    id: str
+    name: str | None = None
+    state: JobState
+    reason: str | None = Field(default=None, description="Why a failed job could not go on.")
+    model: ModelRef = Field(description="The bundle that answers every row, as it was when the job was made.")
+    top_k: int
+    manifest: str | None = Field(default=None, description="Where the rows came from, if not uploaded.")
+    rows: JobRows
+    progress: Probability = Field(description="The share of rows that is done.")
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    expires_at: datetime | None = Field(
+        default=None, description="When a job that has ended is deleted with its results."
+    )
+
+
+class Jobs(_Wire):
+    """Newest first."""
+
+    jobs: list[Job]
+    next: str | None = Field(default=None, description="There are more: ask again with `before` this id.")
+
+
+class JobResult(RowPrediction):
+    """A row of a job that was answered."""
+
+    position: int = Field(ge=0, description="The row's place among the job's rows, from 0; as `index`.")
+
+
+class JobLetter(_Wire):
+    """A row of a job that was not: as `trichord score` writes it, and readable as a row."""
+
+    id: str
+    position: int
+    stage: str = Field(description="What failed: read, decode or predict.")
+    code: str
+    reason: str
+    attempts: int
+    at: datetime
+    base: str = Field(description="The folder in which the row names files, below that of manifests.")
+    row: Any = Field(description="The row as it came.")
 
 
 class ImageLimits(_Wire):

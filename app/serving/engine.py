@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Self, TypeVar
 
@@ -16,8 +16,11 @@ from app.bundle.sample import InputWarning, RawInputs, Sample
 from app.serving.batcher import Batched, Batcher, Job, Observer
 from app.serving.cache import Encodings, FeatureCache, Lookup
 from app.serving.cost import CostModel
+from app.serving.errors import Overloaded
 from app.serving.model import LiveModel
 from app.serving.schedule import Priority, Schedule, Ticket
+
+_LEAST_WAIT_S, _MOST_WAIT_S = 0.005, 0.1  # between two tries to get a place
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -92,6 +95,35 @@ class Engine:
             costs, priority=priority, timeout_s=timeout_s, size_bytes=size_bytes
         ) as ticket:
             yield Place(self, ticket, costs)
+
+    @asynccontextmanager
+    async def place(
+        self,
+        costs: Callable[[], CostModel],
+        *,
+        priority: Priority,
+        timeout_s: float,
+        size_bytes: int,
+    ) -> AsyncIterator[Place]:
+        """Wait for a place for one row. The time that this takes is part of its `timeout_s`.
+
+        Raises Overloaded if there is none in all that time, Draining or NotReady.
+        """
+        give_up_s = time.monotonic() + timeout_s
+        with ExitStack() as stack:
+            while True:
+                left_s = give_up_s - time.monotonic()
+                try:
+                    place = stack.enter_context(
+                        self.admit(costs(), priority=priority, timeout_s=left_s, size_bytes=size_bytes)
+                    )
+                    break
+                except Overloaded as refused:
+                    if left_s < _MOST_WAIT_S:
+                        raise
+                    wait_s = min(max(refused.retry_after_s, _LEAST_WAIT_S), _MOST_WAIT_S)
+                await asyncio.sleep(wait_s)
+            yield place
 
     async def prepare(self, model: LiveModel, raw: RawInputs) -> Sample:
         """Decode in a thread, so that neither the event loop nor the executor waits for it."""

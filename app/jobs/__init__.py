@@ -1,0 +1,1 @@
+"""JOBS: many rows answered on the server's own time; kept on disk, so that a restart loses none."""
