@@ -18,8 +18,9 @@ def test_the_list_of_options_is_frozen() -> None:
         "workers", "worker_timeout_seconds", "threads", "decode_threads", "max_batch_size", "max_rows",
         "max_megabytes", "max_megapixels", "cache_megabytes", "deadline_seconds", "max_deadline_seconds",
         "hang_seconds", "header_seconds", "body_seconds", "keep_alive_seconds", "max_connections",
-        "drain_seconds", "shutdown_seconds", "api_keys_file", "requests_per_second", "cors_origins",
-        "log_format", "log_level",
+        "drain_seconds", "shutdown_seconds", "jobs_dir", "manifests_dir", "jobs_keep_hours",
+        "jobs_max_megabytes", "jobs_max_rows", "jobs_max_unfinished", "api_keys_file",
+        "requests_per_second", "cors_origins", "log_format", "log_level",
     }  # fmt: skip
 
 

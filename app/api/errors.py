@@ -74,7 +74,7 @@ CATALOGUE: Final[Mapping[str, Entry]] = MappingProxyType(
     }
 )
 
-_CODES: Final[Mapping[type[serving.ServingError], str]] = MappingProxyType(
+_CODES: Final[Mapping[type[serving.ServingError | jobs.JobsError], str]] = MappingProxyType(
     {
         serving.Overloaded: "overloaded",
         serving.Draining: "draining",

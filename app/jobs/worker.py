@@ -23,9 +23,9 @@ from app.bundle.sample import RawInputs
 from app.jobs.errors import JobsError
 from app.jobs.job import Claim, Job, Outcome, State
 from app.jobs.jobs import Jobs
+from app.jobs.pace import Pace
 from app.jobs.spool import read_lines, rows_of, singly
 from app.jobs.store import Backlog, Store
-from app.rows.codes import INPUT_CODES
 from app.rows.errors import Unreadable
 from app.rows.letters import Stage, dead_letter
 from app.rows.records import json_bytes
@@ -99,6 +99,7 @@ class Worker:
         self._observer = observer
         self._is_stopping = is_stopping
         self._is_well = True
+        self._pace = Pace(engine.batcher)
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
@@ -230,7 +231,8 @@ class Worker:
 
         async def lane(todo: Iterator[tuple[int, Row]]) -> None:
             for place, row in todo:
-                answers[place] = await self._answer(row, model, top_k)
+                async with self._pace.row():
+                    answers[place] = await self._answer(row, model, top_k)
 
         at_once = max(1, min(int(_RUN_S / max(model.costs.mean_row_s, 1e-6)), _MOST_AT_ONCE))
         async with asyncio.TaskGroup() as tasks:
@@ -246,7 +248,7 @@ class Worker:
         except Unreadable as error:
             return _Letter("read", error.code, error.reason)
         except InputError as error:
-            return _Letter("decode", INPUT_CODES[type(error)], error.message)
+            return _Letter("decode", error.code, error.message)
         except NonFiniteOutput:
             reason = "The inputs are valid, but the model cannot rate them."
             return _Letter("predict", "model_nonfinite", reason)

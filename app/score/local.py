@@ -13,7 +13,6 @@ from dataclasses import replace
 from app.bundle.errors import InputError
 from app.bundle.interpret import RowOutputs
 from app.bundle.sample import Sample
-from app.rows.codes import INPUT_CODES
 from app.rows.errors import Unreadable
 from app.rows.row import Row
 from app.runtime.errors import NonFiniteOutput, RuntimeFault

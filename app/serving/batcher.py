@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -104,6 +105,10 @@ class Batcher(Generic[In, Out]):
         self._executor = Executor()
         self._loop: asyncio.Task[None] | None = None
         self._running_since_s: float | None = None
+        self._interactive = 0  # rows in
+        self._interactive_s = -math.inf  # when the last of them left
+        self.quiet = asyncio.Event()  # set while no interactive row is in
+        self.quiet.set()
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.create_task(self._serve(), name="batcher")
@@ -175,6 +180,7 @@ class Batcher(Generic[In, Out]):
         except Refused as refused:
             message = "Too much is waiting to answer in time. Try again later."
             raise Overloaded(message, retry_after_s=refused.wait_s) from None
+        self._count(priority, 1)
         try:
             yield ticket
         except asyncio.CancelledError:
@@ -182,7 +188,23 @@ class Batcher(Generic[In, Out]):
             raise
         finally:
             self._schedule.leave(ticket)
+            self._count(priority, -1)
             self._arrival.set()
+
+    def _count(self, priority: Priority, by: int) -> None:
+        if priority is not Priority.INTERACTIVE:
+            return
+        self._interactive += by
+        self._interactive_s = self._clock()
+        if self._interactive:
+            self.quiet.clear()
+        else:
+            self.quiet.set()
+
+    @property
+    def quiet_s(self) -> float:
+        """For how long no interactive row has been in; 0 while one is."""
+        return 0.0 if self._interactive else self._clock() - self._interactive_s
 
     def arrived(self, ticket: Ticket[Job[In, Out]]) -> None:
         """The row's body is in; from now on its wait is ours."""

@@ -30,7 +30,6 @@ from app.api.errors import CATALOGUE
 from app.bundle.errors import InputError
 from app.bundle.manifest import MODALITIES, subsets
 from app.cli import app
-from app.rows.codes import INPUT_CODES
 from app.runtime.predictor import Predictor
 from tests import tiny
 from tests.server import Server, free_port
