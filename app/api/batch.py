@@ -12,7 +12,7 @@ from python_multipart.multipart import parse_options_header
 
 from app.api import answers, schemas
 from app.api.bodies import announced_bytes, read_body
-from app.api.documented import problems
+from app.api.documented import inlined, problems
 from app.api.errors import Refusal
 from app.api.forms import FormCaps, read_form, row_place
 from app.api.leaving import unless_gone
@@ -40,8 +40,8 @@ class BatchBody(Parameters):
     rows: list[Any] = Field(min_length=1)
 
 
-_JSON_SCHEMA = BatchBody.model_json_schema()
-_JSON_SCHEMA["properties"]["rows"] |= {"items": RowBody.model_json_schema(), "maxItems": MAX_ROWS}
+_JSON_SCHEMA = inlined(BatchBody)
+_JSON_SCHEMA["properties"]["rows"] |= {"items": inlined(RowBody), "maxItems": MAX_ROWS}
 _FORM_SCHEMA = {
     "type": "object",
     "description": "Parts named rows[0].image, rows[0].text and so on, rows counted from 0 without gaps.",

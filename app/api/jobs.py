@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from app.api import schemas
 from app.api.bodies import announced_bytes, chunks, read_body, refuse_packed
-from app.api.documented import problems
+from app.api.documented import inlined, problems
 from app.api.engine_metrics import count_answer
 from app.api.errors import Refusal
 from app.api.forms import FormCaps, read_form
@@ -67,9 +67,9 @@ def _body() -> dict[str, Any]:
         "required": ["rows"],
         "additionalProperties": False,
     }
-    manifest = ManifestBody.model_json_schema()
+    manifest = inlined(ManifestBody)
     manifest["properties"].pop("cache")
-    lines = {kind: {"schema": RowBody.model_json_schema()} for kind in _LINES}
+    lines = {kind: {"schema": inlined(RowBody)} for kind in _LINES}
     return {
         "required": True,
         "description": "Rows as lines of JSON, or the name of a manifest.",
@@ -362,6 +362,6 @@ def _output(row: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     return problems("job_not_found", "jobs_unavailable") | {
         200: {
             "description": "A line of JSON for each row.",
-            "content": {_LINES[0]: {"schema": row.model_json_schema()}},
+            "content": {_LINES[0]: {"schema": inlined(row)}},
         }
     }

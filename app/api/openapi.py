@@ -14,6 +14,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from app.api.authorize import needed
+from app.api.documented import inlined
 from app.api.errors import CATALOGUE, WAITS
 from app.api.schemas import Problem
 from app.api.v2.errors import refusals, speaks_protocol
@@ -58,7 +59,7 @@ def install(app: FastAPI, repository: Repository, *, has_keys: bool) -> None:
 def described(plain: Document, manifests: Sequence[Manifest], *, has_keys: bool) -> Document:
     """A copy of the document, completed."""
     document = copy.deepcopy(plain)
-    document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+    document["components"]["schemas"]["Problem"] = inlined(Problem)
     if has_keys:
         document["components"]["securitySchemes"] = _SCHEMES
     for path, operation in operations(document):

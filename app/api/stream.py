@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from app.api.bodies import refuse_packed
-from app.api.documented import problems
+from app.api.documented import inlined, problems
 from app.api.errors import Refusal
 from app.api.parameters import DEADLINE, FIELDS, read_parameters, read_query
 from app.api.row_stream import NDJSON, RowStream
@@ -39,7 +39,7 @@ def stream_router(service: Service, *, most_rows: int) -> APIRouter:
             "requestBody": {
                 "required": True,
                 "description": "A line of JSON for each row.",
-                "content": {NDJSON: {"schema": RowBody.model_json_schema()}},
+                "content": {NDJSON: {"schema": inlined(RowBody)}},
             },
             "parameters": [DEADLINE, *query],
         },

@@ -141,7 +141,16 @@ def test_openapi_describes_the_form_and_its_refusals(server: Server) -> None:
     document = httpx.get(f"{server.url}/openapi.json").json()
     operation = document["paths"]["/v1/predict"]["post"]
     schema = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(schema["properties"]) == {"image", "text", "audio", "model", "version", "top_k", "cache"}
+    assert set(schema["properties"]) == {
+        "image",
+        "text",
+        "audio",
+        "model",
+        "version",
+        "top_k",
+        "explain",
+        "cache",
+    }
     assert "no_modality" in operation["responses"]["422"]["description"]
     assert set(operation["responses"]) >= {"200", "400", "404", "413", "415", "422", "500", "503"}
 

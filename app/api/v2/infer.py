@@ -8,12 +8,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from app.api.documented import inlined
 from app.api.v2.bodies import respond
 from app.api.v2.outputs import check_json_size, encode_answer
 from app.api.v2.paths import asked_model, on_model
 from app.api.v2.requests import HEADER, parse_request
 from app.api.v2.rows import rows_of
-from app.api.v2.schemas import InferRequest, InferResponse, inlined
+from app.api.v2.schemas import InferRequest, InferResponse
 from app.api.v2.service import Service, Wish
 
 

@@ -11,12 +11,12 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.api import answers
+from app.api.documented import inlined
 from app.api.errors import Refusal
 from app.api.schemas import PredictionSet
 from app.api.v2.bodies import load_json
 from app.api.v2.errors import refusals
 from app.api.v2.rows import Row
-from app.api.v2.schemas import inlined
 from app.api.v2.service import Service
 from app.bundle.sample import RawInputs
 from app.serving.engine import Answer

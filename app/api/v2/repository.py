@@ -8,10 +8,10 @@ from typing import Any, Final, TypeVar
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from app.api.documented import inlined
 from app.api.errors import Refusal
 from app.api.v2.bodies import load_json, read_body
 from app.api.v2.errors import refusals
-from app.api.v2.schemas import inlined
 from app.api.v2.service import Service
 from app.serving.repository import State
 

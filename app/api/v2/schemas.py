@@ -74,20 +74,3 @@ class InferResponse(BaseModel):
     model_version: str
     id: str | None = None
     outputs: list[OutputTensor]
-
-
-def inlined(model: type[BaseModel]) -> Any:
-    """The model's JSON schema without references, which an OpenAPI document would look for elsewhere."""
-    schema = model.model_json_schema()
-    definitions = schema.pop("$defs", {})
-
-    def resolve(part: Any) -> Any:
-        if isinstance(part, list):
-            return [resolve(one) for one in part]
-        if not isinstance(part, dict):
-            return part
-        if "$ref" in part:
-            return resolve(definitions[part["$ref"].rpartition("/")[2]])
-        return {name: resolve(one) for name, one in part.items()}
-
-    return resolve(schema)
