@@ -549,18 +549,23 @@ class _Body:
         return sum(len(content) for content in self.contents)
 
     @property
-    def is_in_memory(self) -> bool:
-        return all(isinstance(content, bytes) for content in self.contents)
+    def whole(self) -> bytes | None:
+        """The body as one piece, unless some of it is still in a file."""
+        there = [content for content in self.contents if isinstance(content, bytes)]
+        return b"".join(there) if len(there) == len(self.contents) else None
 
     def chunks(self) -> Iterator[bytes]:
         """Large pieces as they are, small ones joined. Raises InputUnreadable."""
         held: list[bytes] = []
+        held_bytes = 0
         for content in self.contents:
             for piece in [content] if isinstance(content, bytes) else content.pieces():
                 held.append(piece)
-                if sum(map(len, held)) >= _CHUNK_BYTES:
+                held_bytes += len(piece)
+                if held_bytes >= _CHUNK_BYTES:
                     yield b"".join(held)
                     held.clear()
+                    held_bytes = 0
         if held:
             yield b"".join(held)
 
@@ -843,7 +848,7 @@ def _to_prediction(said: Mapping[str, Any], model: Mapping[str, Any], reply: _Re
             for name, one in said["by_modality"].items()
         },
         labels=_classes(said.get("labels")),
-        prediction_set=within and _made(PredictionSet, within),
+        prediction_set=within and PredictionSet(within["level"], tuple(within["labels"])),
         explanation=explained and _explanation(explained),
     )
 
@@ -1169,9 +1174,7 @@ class _Waiting:
         try:
             async with (
                 asyncio.timeout(deadline.left_s),
-                self._http.stream(
-                    **ask.sent(deadline), content=self._chunks(ask.body) if ask.body else None
-                ) as response,
+                self._http.stream(**ask.sent(deadline), content=self._content(ask.body)) as response,
             ):
                 yield response, response.aiter_bytes()
         except TimeoutError as error:
@@ -1186,14 +1189,16 @@ class _Waiting:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def _chunks(self, body: _Body) -> AsyncIterator[bytes]:
-        chunks = body.chunks()
-        if body.is_in_memory:
-            for chunk in chunks:
-                yield chunk
-            return
-        while (read := await asyncio.to_thread(next, chunks, None)) is not None:
-            yield read
+    def _content(self, body: _Body | None) -> bytes | AsyncIterator[bytes] | None:
+        """In one piece if it can be: each piece goes through all layers to the socket on its own."""
+        if body is None:
+            return None
+        whole = body.whole
+        return self._read(body.chunks()) if whole is None else whole
+
+    async def _read(self, chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+        while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+            yield chunk
 
 
 class _Blocking:
@@ -1254,8 +1259,8 @@ class AsyncClient:
         connections: int = 100,
         grace_s: float = 0.0,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError("The URL of a server begins with http:// or https://.")
+        if not (url.startswith(("http://", "https://")) and _has_host(url)):
+            raise ValueError("The URL of a server begins with http:// or https:// and names its host.")
         if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
             raise ValueError("A key is printable ASCII.")
         self._deadline_s = deadline_s
@@ -1553,6 +1558,12 @@ class AsyncClient:
 
     def _time_s(self, deadline_s: float | None) -> float:
         return self._deadline_s if deadline_s is None else deadline_s
+
+
+def _has_host(url: str) -> bool:
+    with contextlib.suppress(httpx.InvalidURL):
+        return bool(httpx.URL(url).host)
+    return False
 
 
 class _BlockingClient(AsyncClient):

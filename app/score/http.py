@@ -8,6 +8,7 @@ from typing import Final, Protocol, Self
 
 from app import client
 from app.client import AsyncClient, Retries, RowAnswer, TrichordError
+from app.score.errors import NotAsked
 
 _GRACE_S: Final = 5.0  # the server's own word comes first: of a batch that is late some rows are answered
 _TIMING: Final = (408, 429)
@@ -45,15 +46,18 @@ class RowClient(Protocol):
 
 
 def connect(url: str, *, key: str | None, timeout_s: float, connections: int) -> AsyncClient:
-    """A client for one event loop, that asks once."""
-    return AsyncClient(
-        url,
-        api_key=key,
-        deadline_s=timeout_s,
-        retries=Retries(most=0),
-        connections=connections,
-        grace_s=_GRACE_S,
-    )
+    """A client for one event loop, that asks once. Raises NotAsked for a URL or key that cannot be one."""
+    try:
+        return AsyncClient(
+            url,
+            api_key=key,
+            deadline_s=timeout_s,
+            retries=Retries(most=0),
+            connections=connections,
+            grace_s=_GRACE_S,
+        )
+    except ValueError as error:
+        raise NotAsked(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from app.score.pace import pause_s
 
 _PACK_BYTES: Final = 4 * 2**20  # of one request, an eighth of what a server takes; a larger row goes alone
 _START_S: Final = 10.0  # how long to look for a server that has not answered yet
-_TRANSIENT: Final = ("overloaded", "draining", "not_ready", "deadline_exceeded")  # of a row among others
+_TRANSIENT: Final = (*BUSY, 504)  # of a row among others
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +289,7 @@ class RemoteEngine:
 
 def _is_transient(said: RowAnswer) -> bool:
     """Whether a row among others may have an answer when it is asked again."""
-    return said.error is not None and said.error.code in _TRANSIENT
+    return said.error is not None and said.error.status in _TRANSIENT
 
 
 def _failed(row: Row, fault: Fault, attempts: int, *, seconds: float = 0.0) -> Failed:

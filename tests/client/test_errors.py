@@ -176,8 +176,9 @@ def test_an_error_survives_its_way_to_another_process() -> None:
 
 
 def test_what_is_wrong_about_a_client_is_said_when_it_is_made() -> None:
-    with pytest.raises(ValueError, match="begins with http"):
-        Client("localhost:8000")
+    for url in ("localhost:8000", "http://", "http://localhost:port", "http://[::1"):
+        with pytest.raises(ValueError, match="begins with http"):
+            Client(url)
     with pytest.raises(ValueError, match="printable ASCII") as raised:
         AsyncClient("http://x", api_key="secret\n")
     assert "secret" not in str(raised.value)

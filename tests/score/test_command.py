@@ -365,6 +365,7 @@ def test_too_many_errors_stop_it(folder: Path, manifest: Path, tmp_path: Path, m
     [
         ((), "either --bundle or --url"),
         (("--bundle", "x", "--url", "y"), "either --bundle or --url"),
+        (("--url", "localhost:8000"), "begins with http:// or https://"),
         (("--bundle", "BUNDLE", "--columns", "id,colour"), "There is no column 'colour'"),
         (("--bundle", "BUNDLE", "--shard", "2/2"), "--shard is i/n"),
         (("--bundle", "BUNDLE", "--max-errors", "few"), "--max-errors is a number"),
