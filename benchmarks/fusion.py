@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -42,11 +41,11 @@ from training.progress import Stage, downloads, silent, stages
 from training.recipe import Recipe
 from training.recipes.registry import RECIPES
 from training.run import Where, evaluation_rows, preparer_of, train
+from training.seeds import over_seeds
 
 FUSIONS: Final = tuple(f"{level}/{method}" for level, method in COMBINATIONS)
 SETS: Final = ("digits", "avt_digits", "picturewords", "xor")
 _JOINT: Final = frozenset({"xor"})  # sets whose encoders learn nothing alone
-_STUDENT: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # 97.5 %, 1 to 9 degrees
 
 
 _HEADINGS: Final = """\
@@ -231,12 +230,9 @@ def _row(cells: Sequence[Cell]) -> str:
 
 def _figure(values: Sequence[float], *, digits: int) -> str:
     """The mean, and how far the 95 % interval goes on each side of it."""
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    if len(values) == 1:
-        return mean
-    quantile = _STUDENT[min(len(values) - 1, len(_STUDENT)) - 1]
-    reach = quantile * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{mean} ± {reach:.{digits}f}"
+    found = over_seeds(values)
+    mean = f"{found.mean:.{digits}f}"
+    return mean if found.margin is None else f"{mean} ± {found.margin:.{digits}f}"
 
 
 def _mean(cells: Sequence[Cell], value: Callable[[Cell], float]) -> float:

@@ -1,0 +1,43 @@
+"""`check`: is every row of a manifest fit to train on?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.bundle.manifest import Task
+from training.commands.publishing import CONSOLE
+from training.commands.refusing import refusing
+from training.data.check import ANY_INPUTS
+from training.data.check import check as check_entries
+from training.data.findings import print_findings
+from training.data.manifest import read_manifest
+from training.progress import decoding
+
+
+def check(
+    manifest: Annotated[
+        Path, typer.Argument(help="JSONL, CSV or Parquet: id, image, text, audio, label, split.")
+    ],
+    labels: Annotated[
+        str | None, typer.Option(help="Known labels, separated by commas; else those of training rows.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write what is found there, too.")] = None,
+    task: Annotated[
+        Task, typer.Option(help="One label for each row, or any number, separated by ;")
+    ] = "classification",
+) -> None:
+    """Open and decode every input of a manifest: exit 0 if all rows are fit to train on, 2 if not."""
+    known = None if labels is None else tuple(labels.split(","))
+    with refusing():
+        entries = read_manifest(manifest, task=task)
+        with decoding(CONSOLE) as advance:
+            findings = check_entries(entries, ANY_INPUTS, known, advance=advance)
+    print_findings(findings, CONSOLE)
+    if json_file is not None:
+        json_file.write_text(json.dumps(findings.as_json(), indent=1, ensure_ascii=False) + "\n")
+    if not findings.is_clean:
+        raise typer.Exit(2)

@@ -1,0 +1,56 @@
+"""What verbs are told on the command line, where several are told the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from app.bundle.manifest import Task
+from training.recipes.finetune import FINETUNE
+from training.recipes.wanted import NAMES
+
+RecipeName = Annotated[str, typer.Argument(help=f"One of: {', '.join(NAMES)}.")]
+Out = Annotated[Path, typer.Option(help="Folder for the checkpoint, the report and the bundle.")]
+Data = Annotated[Path | None, typer.Option(help="Folder with the data sets; without it they are downloaded.")]
+CacheFolder = Annotated[Path, typer.Option(help="Where downloads and decoded rows are kept.")]
+Version = Annotated[int, typer.Option(min=1, help="Version of the bundle; one is published once.")]
+Seed = Annotated[int, typer.Option(min=0, help="One seed, one result, on the same kind of machine.")]
+Seeds = Annotated[int, typer.Option(min=1, help="So many, from --seed on; the best one is published.")]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write OUT/tensorboard as the run goes on.")]
+FusionName = Annotated[
+    str | None, typer.Option(help="LEVEL/METHOD instead of the recipe's own, such as model/low_rank.")
+]
+ManifestFile = Annotated[
+    Path | None, typer.Option(help=f"{FINETUNE}: the table of rows, JSONL, CSV or Parquet.")
+]
+Encoders = Annotated[
+    list[str] | None,
+    typer.Option(
+        help=f"{FINETUNE}: MODALITY=ENCODER for each modality that is read: an id of the Hugging Face hub "
+        "(ID@COMMIT for one commit), a folder, or residual, plain; ngrams, convolution, transformer; mel."
+    ),
+]
+Tuned = Annotated[
+    str | None,
+    typer.Option(
+        "--tune", help=f"{FINETUNE}: modalities whose pretrained weights learn, too, separated by commas."
+    ),
+]
+TaskKind = Annotated[Task, typer.Option(help=f"{FINETUNE}: one label for each row, or any number.")]
+BundleName = Annotated[str | None, typer.Option("--name", help=f"{FINETUNE}: name of the bundle.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's own.")]
+BatchSize = Annotated[int | None, typer.Option(min=2, help="Instead of the recipe's own.")]
+LearningRate = Annotated[float | None, typer.Option(min=0, help="Instead of the recipe's own.")]
+DeviceName = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
+
+
+def device_of(name: str) -> torch.device:
+    """Under torchrun `cuda` is the GPU that joined_world chose for this process."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise typer.BadParameter("torch finds no GPU here. Choose --device cpu.")
+    return torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else torch.device(name)

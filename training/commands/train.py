@@ -1,0 +1,170 @@
+"""`train`: a recipe from rows to a verified bundle, once or over several seeds."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from app.bundle.manifest import MODALITIES, Modality, Task
+from training.board import board
+from training.checkpoint import save_checkpoint
+from training.commands.options import (
+    BatchSize,
+    BundleName,
+    CacheFolder,
+    Data,
+    DeviceName,
+    Encoders,
+    Epochs,
+    FusionName,
+    LearningRate,
+    ManifestFile,
+    Out,
+    RecipeName,
+    Seed,
+    Seeds,
+    TaskKind,
+    TensorBoard,
+    Tuned,
+    Version,
+    device_of,
+)
+from training.commands.publishing import CONSOLE, load_rows, publish_checkpoint
+from training.commands.refusing import refusing
+from training.data.dataset import Dataset
+from training.evaluate import evaluate, report_of
+from training.export.bundle import bundle_folder
+from training.fit.distributed import joined_world
+from training.fit.state import forget_states
+from training.measure.report import write_report
+from training.progress import Stage, stages
+from training.recipe import Recipe
+from training.recipes.finetune import FINETUNE, OwnRows
+from training.recipes.wanted import Wanted, save_wanted
+from training.report import print_metrics, print_seeds
+from training.run import Trained, Where
+from training.run import train as train_recipe
+from training.seeds import scores_over_seeds
+
+
+def train(
+    name: RecipeName,
+    out: Out,
+    data: Data = None,
+    cache: CacheFolder = Path("data"),
+    seed: Seed = 0,
+    version: Version = 1,
+    seeds: Seeds = 1,
+    *,
+    tensorboard: TensorBoard = False,
+    fusion: FusionName = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    manifest: ManifestFile = None,
+    encoder: Encoders = None,
+    tuned: Tuned = None,
+    task: TaskKind = "classification",
+    called: BundleName = None,
+    device: DeviceName = "auto",
+) -> None:
+    """Train a recipe, print what it is worth, and publish a verified bundle under OUT/bundle.
+
+    A run that was interrupted goes on where it was when the same command is given again. Under torchrun the
+    processes share every batch.
+    """
+    started = time.monotonic()
+    wanted = Wanted(
+        recipe=name,
+        fusion=fusion,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        own_rows=_own_rows(manifest, encoder or [], tuned, task, called),
+    )
+    with refusing():
+        with joined_world() as world:
+            console = CONSOLE if world.is_first else Console(quiet=True)
+            with world.first_ahead():  # it downloads and decodes; the others find it done
+                recipe = wanted.make()
+                destination = bundle_folder(out, recipe, number=version)
+                if destination.exists():
+                    raise FileExistsError(f"{destination} exists. Choose another --version or --out.")
+                dataset = load_rows(recipe, data, cache, console)
+            where = Where(device=device_of(device), world=world, state_folder=out / "state")
+            board_folder = out / "tensorboard" if tensorboard and world.is_first else None
+            runs = [
+                _train(recipe, dataset, one, where, stages(console), board_folder)
+                for one in range(seed, seed + seeds)
+            ]
+        if not world.is_first:
+            return
+        measured = [
+            evaluate(run, recipe, dataset, seed=run.run["seed"], stage=stages(console)) for run in runs
+        ]
+        best = min(range(seeds), key=lambda at: runs[at].validation_nll)
+        checkpoint, found = measured[best]
+        save_checkpoint(out, checkpoint)
+        save_wanted(out, wanted)
+        write_report(report_of(found, recipe, runs[best]), out / "report")
+        forget_states(out / "state")
+        publish_checkpoint(recipe, dataset, out, version=version)
+    if seeds > 1:
+        scores = scores_over_seeds([one.metrics for one, _ in measured])
+        told = {subset: {name: asdict(value) for name, value in of.items()} for subset, of in scores.items()}
+        (out / "seeds.json").write_text(json.dumps(told, indent=1) + "\n")
+        print_seeds(scores, [run.validation_nll for run in runs], seed + best, CONSOLE)
+    print_metrics(checkpoint.metrics, CONSOLE)
+    CONSOLE.print(f"Done in {time.monotonic() - started:.0f} s.")
+
+
+def _train(
+    recipe: Recipe, dataset: Dataset, seed: int, where: Where, stage: Stage, board_folder: Path | None
+) -> Trained:
+    """One seed; its state lies apart from the others'."""
+    assert where.state_folder is not None, "the command always keeps a state"
+    own = replace(where, state_folder=where.state_folder / f"seed{seed}")
+    if board_folder is None:
+        return train_recipe(recipe, dataset, seed=seed, stage=stage, where=own)
+    with board(board_folder / f"seed{seed}") as told:
+        return train_recipe(recipe, dataset, seed=seed, stage=told.stage(stage), where=own, watch=told.watch)
+
+
+def _own_rows(
+    manifest: Path | None, encoders: list[str], tune: str | None, task: Task, name: str | None
+) -> OwnRows | None:
+    """None where none of it was said. Raises BadParameter."""
+    if manifest is None and not encoders and tune is None and name is None:
+        return None
+    if manifest is None or not encoders:
+        raise typer.BadParameter(f"{FINETUNE} needs --manifest, and --encoder for each modality.")
+    try:
+        return OwnRows(
+            manifest=str(manifest.resolve()),
+            encoders=dict(_encoder_of(said) for said in encoders),
+            tune=tuple(_modality(said) for said in tune.split(",")) if tune else (),
+            task=task,
+            name=name or FINETUNE,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _encoder_of(said: str) -> tuple[Modality, str]:
+    """`image=ID`; a folder becomes an absolute path, so that export finds it from anywhere."""
+    modality, _, source = said.partition("=")
+    if not source:
+        raise ValueError(f"'{said}' is not MODALITY=ENCODER, such as image=google/vit-base-patch16-224.")
+    return _modality(modality), str(Path(source).resolve()) if Path(source).is_dir() else source
+
+
+def _modality(said: str) -> Modality:
+    for name in MODALITIES:
+        if said == name:
+            return name
+    raise ValueError(f"'{said}' is no modality. There are: {', '.join(MODALITIES)}.")
