@@ -69,6 +69,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, stride: int = 1) -> None:
         super().__init__()
+        self.stride = stride
         self.first = convolution(inputs, outputs, stride=stride)
         self.second = nn.Sequential(
             nn.Conv2d(outputs, outputs, kernel_size=3, padding=1, bias=False), BatchNorm2d(outputs)
@@ -76,14 +77,18 @@ class ResidualBlock(nn.Module):
         self.around: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
             self.around = nn.Sequential(
-                nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False), BatchNorm2d(outputs)
+                nn.Conv2d(inputs, outputs, kernel_size=1, bias=False), BatchNorm2d(outputs)
             )
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         inside = self.first(x)
         if valid is not None:
             inside = inside.masked_fill(~valid, 0.0)
-        seen = torch.relu(self.second(inside) + self.around(x))
+        # The way around takes every second place by itself. A convolution of one place that is asked to gives
+        # wrong gradients, or never ends, where its input has fewer than 8 channels, channels last, and the
+        # processor has AVX2 but not AVX-512 (oneDNN issue 6035).
+        there = x if self.stride == 1 else x[:, :, :: self.stride, :: self.stride]
+        seen = torch.relu(self.second(inside) + self.around(there))
         return seen if valid is None else seen.masked_fill(~valid, 0.0)
 
 
