@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -14,9 +14,10 @@ from app.bundle.manifest import MODALITIES, Modality
 from training.batch import Stock
 from training.data.dataset import Rows
 from training.fusion.contract import Fused
+from training.fusion.prediction import Pool
 from training.measure.subsets import groups_of
 from training.model import Model
-from training.subsets import mask_of
+from training.subsets import mask_number, mask_of
 
 _ITEMS: Final = 256  # encoded at once: long recordings are padded to the longest of these
 _ROWS: Final = 2_000  # fused at once
@@ -34,10 +35,15 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encodings:
-    """Features [items, features] of one split's items, as `model` gives them."""
+    """Features [items, features] of one split's items, as `model` gives them.
+
+    `instead` [items, labels] is what is said of a modality's items alone, instead of what the model says: by
+    models that have not seen them. Only where answers are joined.
+    """
 
     model: Model
     features: dict[Modality, Tensor]
+    instead: dict[Modality, Tensor] = field(default_factory=dict)
 
     @torch.inference_mode()
     def raw(self, rows: Rows, present: Tensor) -> Fused:
@@ -46,11 +52,12 @@ class Encodings:
             self.model.fuse(features, here)
             for features, here in zip(*self._chunks(rows, present), strict=True)
         ]
-        return Fused(
+        fused = Fused(
             logits=torch.cat([part.logits for part in parts]),
             embedding=torch.cat([part.embedding for part in parts]),
             modality_logits=torch.cat([part.modality_logits for part in parts]),
         )
+        return self._with_what_others_said(fused, rows, present) if self.instead else fused
 
     def answers(self, rows: Rows, subset: str) -> Answered:
         """Calibrated, of the rows that bring the whole subset, as if only these modalities had been sent."""
@@ -62,6 +69,10 @@ class Encodings:
     def logits(self, rows: Rows, subset: str) -> NDArray[np.float64]:
         """Divided by the subset's temperature: float64 [rows, labels]. Rows without it get any answer."""
         present = presence_of(self.model.names, subset, len(rows))
+        if self.instead:
+            raw = self.raw(rows, present).logits / self.model.temperatures[mask_number(present)].unsqueeze(1)
+            calibrated: NDArray[np.float64] = raw.double().numpy()
+            return calibrated
         said = [
             self.model.answer(features, here).logits.double()
             for features, here in zip(*self._chunks(rows, present), strict=True)
@@ -76,6 +87,14 @@ class Encodings:
     def with_features(self, name: Modality, features: Tensor) -> Encodings:
         """The same, but for one modality."""
         return Encodings(self.model, self.features | {name: features})
+
+    def _with_what_others_said(self, fused: Fused, rows: Rows, present: Tensor) -> Fused:
+        fusion, said = self.model.fusion, fused.modality_logits.clone()
+        assert isinstance(fusion, Pool), "only answers can be given by others"
+        for name, logits in self.instead.items():
+            items = torch.from_numpy(rows.items[:, MODALITIES.index(name)]).clamp(min=0)
+            said[:, self.model.names.index(name)] = logits[items]
+        return Fused(fusion.pool(said, present), fused.embedding, said)
 
     def _chunks(self, rows: Rows, present: Tensor) -> tuple[list[tuple[Tensor, ...]], list[Tensor]]:
         columns = [MODALITIES.index(name) for name in self.model.names]

@@ -97,6 +97,23 @@ class Strangers:
 
 
 @dataclass(frozen=True, slots=True)
+class Alone:
+    """A modality that learns by itself, before the others, and then stays as it is; see training/alone.py.
+
+    For one whose items are far fewer than rows: each is seen once an epoch. Only where answers are joined.
+    """
+
+    modality: Modality
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    # Calibrate on all groups but those of test: on validation, and on training groups by as many models, of
+    # which each was trained without a share of them; for rows paired by class. 0: on validation alone.
+    folds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class About:
     """What the model card says beside the figures."""
 
@@ -121,6 +138,7 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     degradation: Degradation | None = None
     strangers: Strangers | None = None
+    alone: Alone | None = None
     most_tokens: int = 2_048  # of a tokenizer that is trained on the texts
     is_by_sound: bool = False  # texts are read by the sounds of their letters, see training/sounds.py
 
@@ -130,7 +148,9 @@ class Recipe:
         embedding = own.width if level == "prediction" else own.embedding
         conditioner = own.conditioner if own.conditioner in names else names[0]
         fusion = replace(own, level=level, method=method, embedding=embedding, conditioner=conditioner)
-        return replace(self, fusion=fusion)
+        # What meets before it answers has to learn together.
+        alone = self.alone if level == "prediction" and method != "stacking" else None
+        return replace(self, fusion=fusion, alone=alone)
 
     def settings(self) -> dict[str, Any]:
         """All that decides what is learnt, but for data and seed: JSON-able, as the manifest keeps it."""
@@ -143,6 +163,7 @@ class Recipe:
             "schedule": asdict(self.schedule),
             "augmentation": asdict(self.augmentation),
             "degradation": asdict(self.degradation) if self.degradation else None,
+            "alone": asdict(self.alone) if self.alone else None,
             "most_tokens": self.most_tokens,
             "is_by_sound": self.is_by_sound,
         }

@@ -13,8 +13,9 @@ from training.seeds import OverSeeds
 if TYPE_CHECKING:  # of an extra of its own
     from training.search import Searched
 
-SCORE_HEADER: Final = ("accuracy", "95 % interval", "macro F1", "NLL", "ECE")
-LABELS_HEADER: Final = ("micro F1", "95 % interval", "macro F1", "NLL", "ECE")
+_ECE: Final = ("ECE", "debiased", "of noise alone")
+SCORE_HEADER: Final = ("accuracy", "95 % interval", "macro F1", "NLL", *_ECE)
+LABELS_HEADER: Final = ("micro F1", "95 % interval", "macro F1", "NLL", *_ECE)
 SETS_HEADER: Final = ("covered", "error", "mean size", "groups", "covered with the top class")
 GATES_HEADER: Final = ("gate", "limit", "measured", "where", "met")
 
@@ -164,5 +165,5 @@ def _score_cells(scored: dict[str, Any]) -> tuple[str, ...]:
         f"{100 * interval[0]:.1f}-{100 * interval[1]:.1f}" if interval else "",
         percent(scored["macro_f1"]["value"]),
         f"{scored['nll']['value']:.3f}",
-        percent(scored["ece"]["value"]),
+        *(percent(scored[name]["value"]) for name in ("ece", "ece_debiased", "ece_noise")),
     )

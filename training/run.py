@@ -14,6 +14,7 @@ import torch
 
 from app.bundle.manifest import MODALITIES, Task, subsets
 from app.bundle.prepare import TextPreparer
+from training.alone import Taught, recipe_alone, teach
 from training.batch import Stock
 from training.calibrate.model import Calibrated, calibrate, settle
 from training.checkpoint import vocabulary_size
@@ -28,7 +29,7 @@ from training.fit.loop import History, Report, Saving, Validate, fit
 from training.fit.objective import mean_loss
 from training.model import Model, count_parameters
 from training.progress import Stage
-from training.recipe import Recipe
+from training.recipe import Alone, Recipe
 from training.tokenizer import train_tokenizer
 
 EVALUATION_SEED: Final = 7  # who is paired with whom in validation and test, whatever the training seed
@@ -78,14 +79,23 @@ def train(
     make_repeatable(seed=seed, threads=recipe.schedule.threads)
     model = Model(recipe, vocabulary=vocabulary_size(tokenizer_json))
     course = _Course(recipe, dataset, tokenizer_json, seed=seed, where=where)
+    taught = course.teach_alone(recipe.alone, stage) if recipe.alone else None
+    if taught:
+        taught.lend(model)
     with stage("train") as report:
         history = course.fit(model, dataset.train, report, state="state", watch=watch)
     if model.fusion.needs_out_of_fold:
         course.settle_out_of_fold(model, stage)
     encodings, rows = course.encodings(model, dataset.validation), evaluation_rows(dataset.validation)
+    known = encodings, rows
+    if taught:
+        taught.lend(model)
+        known = (
+            taught.crossed(encodings, dataset, seed=EVALUATION_SEED) if taught.unseen is not None else known
+        )
     if not model.fusion.needs_out_of_fold:
-        settle(encodings, rows, seed=seed)
-    calibrated = calibrate(encodings, rows)
+        settle(*known, seed=seed)
+    calibrated = calibrate(*known)
     validation_nll = _calibrated_loss(encodings, rows, recipe.task)
     run: dict[str, Any] = {
         **recipe.settings(),
@@ -144,6 +154,7 @@ class _Course:
         self, recipe: Recipe, dataset: Dataset, tokenizer_json: bytes | None, *, seed: int, where: Where
     ) -> None:
         self._recipe, self._dataset, self._seed, self._where = recipe, dataset, seed, where
+        self._tokenizer_json = tokenizer_json
         self._vocabulary = vocabulary_size(tokenizer_json)
         self._tokenize = preparer_of(recipe, tokenizer_json)
         self._stock = Stock(dataset.train.items, recipe.inputs, self._tokenize)
@@ -171,6 +182,19 @@ class _Course:
     def encodings(self, model: Model, split: Split) -> Encodings:
         stock = Stock(split.items, self._recipe.inputs, self._tokenize)
         return encode(model, stock, split.items.counts)
+
+    def teach_alone(self, alone: Alone, stage: Stage) -> Taught:
+        recipe = recipe_alone(self._recipe, alone)
+        lone = _Course(recipe, self._dataset, self._tokenizer_json, seed=self._seed, where=self._where)
+
+        def fitted(split: Split, state: str) -> Model:
+            make_repeatable(seed=self._seed, threads=recipe.schedule.threads)
+            model = Model(recipe, vocabulary=self._vocabulary)
+            with stage(f"{alone.modality}, {state}") as report:
+                lone.fit(model, split, report, state=state)
+            return model
+
+        return teach(alone, self._dataset, fitted, lone.encodings, seed=EVALUATION_SEED)
 
     def settle_out_of_fold(self, model: Model, stage: Stage) -> None:
         """Fit the fusion on predictions of training items by towers that did not see their fold."""

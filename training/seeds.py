@@ -34,7 +34,7 @@ def scores_over_seeds(metrics: Sequence[dict[str, Any]]) -> dict[str, dict[str, 
     return {
         subset: {
             score: over_seeds([one["test"][subset][score]["value"] for one in metrics])
-            for score in ("accuracy", "micro_f1", "macro_f1", "nll", "ece")
+            for score in ("accuracy", "micro_f1", "macro_f1", "nll", "ece", "ece_debiased")
             if score in scored
         }
         for subset, scored in first.items()

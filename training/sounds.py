@@ -25,6 +25,10 @@ _SPELT: Final = re.compile(
     r"(?: SARA| SHORT| FINAL| SMALL| DOTLESS| SHARP)* ([A-Z]+)"
 )
 _BEGINNING: Final = re.compile(r"[^aeiou]{1,2}|[aeiou]")
+# Sounds that turn into each other as languages part, and so are compared as one: after the ten classes of
+# Dolgopolsky (1964), with vowels as a class of their own. What is in none is alike only to itself.
+ALIKE: Final = ("aeiouy", "pbf", "td", "szc", "kgqx", "rl", "vw")
+
 _LAST: Final = 0xFFFF  # beyond are dead scripts, and characters that decompose into these
 
 

@@ -8,21 +8,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.bundle.manifest import MODALITIES, Inputs, Modality
+from app.bundle.manifest import Modality
 from training.batch import Stock
 from training.checkpoint import vocabulary_size
-from training.data.dataset import ABSENT, Dataset, FixedRows, Rows, Split
+from training.data.dataset import Dataset, FixedRows, Rows, Split
 from training.encodings import encode
 from training.fit.chance import make_repeatable
 from training.fit.distributed import World
 from training.fit.draw import Drawer
 from training.fit.loop import fit
-from training.fusion.contract import FusionSpec
+from training.lone import lone_recipe, lone_rows
 from training.measure.scores import is_right
 from training.model import Model
 from training.progress import Stage
 from training.recipe import Recipe, Strangers
-from training.run import evaluation_rows, preparer_of
+from training.run import EVALUATION_SEED, preparer_of
 
 
 def accuracy_on_strangers(
@@ -38,9 +38,9 @@ def accuracy_on_strangers(
     lone = _alone(recipe, measured)
     tokenize, vocabulary = preparer_of(lone, tokenizer_json), vocabulary_size(tokenizer_json)
     splits = {
-        "train": _lone_rows(dataset.train, measured.modality),
-        "validation": _lone_rows(dataset.validation, measured.modality),
-        "test": _lone_rows(dataset.test, measured.modality),
+        "train": lone_rows(dataset.train, measured.modality, seed=EVALUATION_SEED),
+        "validation": lone_rows(dataset.validation, measured.modality, seed=EVALUATION_SEED),
+        "test": lone_rows(dataset.test, measured.modality, seed=EVALUATION_SEED),
     }
     stocks = {name: Stock(split.items, lone.inputs, tokenize) for name, (split, _) in splits.items()}
     found: dict[str, float] = {}
@@ -61,32 +61,12 @@ def accuracy_on_strangers(
 
 
 def _alone(recipe: Recipe, measured: Strangers) -> Recipe:
-    """The recipe with one modality only."""
-    name = measured.modality
     schedule = recipe.schedule
-    return replace(
+    return lone_recipe(
         recipe,
-        inputs=Inputs(**{name: recipe.inputs.encoder(name)}),
-        encoders={name: recipe.encoders[name]},
-        fusion=FusionSpec(
-            level="prediction", method="mean", width=recipe.fusion.width, embedding=recipe.fusion.width
-        ),
-        schedule=replace(
-            schedule, epochs=measured.epochs, batch_size=max(2, schedule.batch_size // 2), patience=None
-        ),
+        measured.modality,
+        replace(schedule, epochs=measured.epochs, batch_size=max(2, schedule.batch_size // 2), patience=None),
     )
-
-
-def _lone_rows(split: Split, modality: Modality) -> tuple[Split, Rows]:
-    """One row for each item of the modality that is in some row, without the others."""
-    rows = evaluation_rows(split)
-    at = MODALITIES.index(modality)
-    items, first = np.unique(rows.items[:, at], return_index=True)
-    chosen = rows.take(first[items != ABSENT])
-    lone = np.full_like(chosen.items, ABSENT)
-    lone[:, at] = chosen.items[:, at]
-    kept = Rows(items=lone, targets=chosen.targets, groups=chosen.groups, columns=chosen.columns)
-    return Split(split.items, FixedRows(kept)), kept
 
 
 def _right(model: Model, stock: Stock, counts: dict[Modality, int], rows: Rows) -> NDArray[np.bool_]:

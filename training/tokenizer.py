@@ -40,6 +40,16 @@ def train_tokenizer(texts: tuple[str, ...], *, most_tokens: int, is_by_sound: bo
     return tokenizer.to_str().encode()
 
 
+def ascii_ids() -> dict[str, int]:
+    """The token of each printable ASCII character, the same in every tokenizer that is trained here."""
+    bytes_in_order = sorted(pre_tokenizers.ByteLevel.alphabet())
+    encode = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str
+    return {
+        character: 1 + bytes_in_order.index(encode(character)[0][0])
+        for character in map(chr, range(0x20, 0x7F))
+    }
+
+
 def _by_letter() -> normalizers.Normalizer:
     return normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
 

@@ -4,7 +4,7 @@ import pytest
 
 from app.bundle.prepare import TextPreparer
 from training.recipes.digits import INPUTS
-from training.tokenizer import PAD, train_tokenizer
+from training.tokenizer import PAD, ascii_ids, train_tokenizer
 
 assert INPUTS.text is not None
 TOKENIZER = train_tokenizer(("seven", "sept", "семь", "七"), most_tokens=400)
@@ -34,3 +34,10 @@ def test_case_and_compatible_characters_are_folded(tokenize: TextPreparer) -> No
 
 def test_the_same_texts_in_any_order_give_the_same_tokenizer() -> None:
     assert train_tokenizer(("七", "семь", "sept", "seven", "sept"), most_tokens=400) == TOKENIZER
+
+
+def test_plain_characters_have_the_same_tokens_in_every_tokenizer(tokenize: TextPreparer) -> None:
+    for character, number in ascii_ids().items():
+        assert tokenize(character)[0].tolist() == tokenize(character.lower())[0].tolist()
+        assert tokenize(character.lower())[0].tolist() == [ascii_ids()[character.lower()]]
+        assert number > 0

@@ -9,6 +9,7 @@ from training.encoders.descriptors import DescribedImageEncoder
 from training.encoders.given import GivenEncoder
 from training.encoders.image import PlainImageEncoder, ResidualImageEncoder
 from training.encoders.ngrams import NgramTextEncoder
+from training.encoders.recall import RecallTextEncoder
 from training.encoders.specs import (
     ConvText,
     DescribedImage,
@@ -20,6 +21,7 @@ from training.encoders.specs import (
     PretrainedAudio,
     PretrainedImage,
     PretrainedText,
+    RecallText,
     ResidualImage,
     StatisticAudio,
     TransformerText,
@@ -74,6 +76,8 @@ def _text(spec: EncoderSpec, text: TextInput, *, vocabulary: int) -> Encoder:
             )
         case NgramText():
             return NgramTextEncoder(spec, pad_id=text.pad_id)
+        case RecallText():
+            return RecallTextEncoder(spec, vocabulary=vocabulary, pad_id=text.pad_id)
         case PretrainedText():
             from training.encoders.pretrained import PretrainedTextEncoder
 

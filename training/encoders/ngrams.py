@@ -25,7 +25,7 @@ class NgramTextEncoder(Encoder):
     def __init__(self, spec: NgramText, *, pad_id: int) -> None:
         super().__init__(width=spec.width, tokens=spec.tokens)
         self.pad_id, self.buckets, self.orders = pad_id, spec.buckets, spec.orders
-        self.register_buffer("factors", _factors(max(spec.orders)), persistent=False)
+        self.register_buffer("factors", hash_factors(max(spec.orders)), persistent=False)
         self.table = nn.Parameter(torch.empty(spec.buckets, spec.channels).uniform_(-0.1, 0.1))
         self.has_ends, self.is_rooted = spec.has_ends, spec.is_rooted
         self.out = _dense(spec) if spec.hidden else _linear(spec)
@@ -58,18 +58,8 @@ class NgramTextEncoder(Encoder):
         return torch.where((at == 0) | (at == end), _MARK, wider)
 
     def hashed(self, text: Tensor, order: int) -> Tensor:
-        """Bucket of the n-gram that starts at each token: int64 [rows, tokens].
-
-        A random linear form modulo a prime (Carter and Wegman, 1979): every factor and every token is below
-        2**31, so no product and no sum leaves int64, where ONNX Runtime and torch need not agree.
-        """
-        tokens = nn.functional.pad(text.long() + 1, (0, order - 1))
-        factors = self.factors[order - 1]
-        code = factors[0].expand(text.shape)
-        for place in range(order):
-            token = tokens[:, place : place + text.shape[1]]
-            code = (code + token * factors[place + 1]) % _PRIME
-        return code % self.buckets
+        """Bucket of the n-gram that starts at each token: int64 [rows, tokens]."""
+        return bucket_of(text, self.factors[order - 1], order=order, buckets=self.buckets)
 
 
 def _dense(spec: NgramText) -> nn.Sequential:
@@ -93,7 +83,21 @@ def _begins(valid: Tensor, order: int) -> Tensor:
     return beyond[:, order - 1 :] > 0
 
 
-def _factors(orders: int) -> Tensor:
+def bucket_of(text: Tensor, factors: Tensor, *, order: int, buckets: int) -> Tensor:
+    """Of the n-gram that starts at each token: int64 [rows, tokens].
+
+    A random linear form modulo a prime (Carter and Wegman, 1979): every factor and every token is below
+    2**31, so no product and no sum leaves int64, where ONNX Runtime and torch need not agree.
+    """
+    tokens = nn.functional.pad(text.long() + 1, (0, order - 1))
+    code = factors[0].expand(text.shape)
+    for place in range(order):
+        token = tokens[:, place : place + text.shape[1]]
+        code = (code + token * factors[place + 1]) % _PRIME
+    return code % buckets
+
+
+def hash_factors(orders: int) -> Tensor:
     """int64 [orders, 1 + orders]: for each order its constant, then the factor of each place."""
     generator = torch.Generator().manual_seed(_SEED)
     return torch.randint(1, _PRIME, (orders, 1 + orders), generator=generator)

@@ -99,6 +99,22 @@ class NgramText:
 
 
 @dataclass(frozen=True, slots=True)
+class RecallText:
+    """What the training texts that a text is like mean; for a few hundred words of many languages.
+
+    Needs a tokenizer by sound. `width` is the number of labels: it gives the log of a share for each.
+    """
+
+    tokens: ClassVar[int] = 1  # the whole
+    texts: int  # room for so many to be remembered
+    buckets: int  # of n-grams, for each of the two readings
+    width: int
+    orders: tuple[int, ...] = (1, 2, 3, 4)
+    sharpness: float = 14.0  # before training: how much more the likest count
+    doubt: float = -9.0  # before training: log of what speaks for every label before anything is read
+
+
+@dataclass(frozen=True, slots=True)
 class PretrainedText:
     """A text encoder of the Hugging Face hub or of a local folder; see `pretrained_tokenizer`."""
 
@@ -164,6 +180,6 @@ class Given:
 
 
 ImageSpec = PlainImage | ResidualImage | DescribedImage | PretrainedImage
-TextSpec = ConvText | TransformerText | NgramText | PretrainedText
+TextSpec = ConvText | TransformerText | NgramText | RecallText | PretrainedText
 AudioSpec = MelAudio | StatisticAudio | PretrainedAudio
 EncoderSpec = ImageSpec | TextSpec | AudioSpec | Given

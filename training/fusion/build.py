@@ -41,9 +41,13 @@ def build_fusion(
     labels: int,
     task: Task,
     modalities: tuple[Modality, ...] = MODALITIES,
+    answers: frozenset[Modality] = frozenset(),
 ) -> Fusion:
-    """`widths` are those of the encoders, in the order of `modalities`. Raises ValueError."""
+    """`widths` are those of the encoders, in the order of `modalities`; `answers` is of the shape.
+
+    Raises ValueError.
+    """
     if len(widths) != len(modalities):
         raise ValueError(f"{len(widths)} widths for {len(modalities)} modalities: one for each is wanted.")
     make = _OF_ANSWERS if spec.level == "prediction" else _OF_VECTORS
-    return make[spec.method](spec, Shape(modalities, widths, labels, task))
+    return make[spec.method](spec, Shape(modalities, widths, labels, task, answers))

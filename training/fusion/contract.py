@@ -100,6 +100,7 @@ class Shape:
     widths: tuple[int, ...]  # of what each encoder says, pooled or a token
     labels: int
     task: Task
+    answers: frozenset[Modality] = frozenset()  # whose encoders give logits themselves: they have no head
 
 
 class Fusion(nn.Module, ABC):
@@ -120,7 +121,12 @@ class Fusion(nn.Module, ABC):
         self.towers = nn.ModuleList(
             [Tower(width, spec.width, deep=deep, dropout=spec.dropout) for width in shape.widths]
         )
-        self.heads = nn.ModuleList([nn.Linear(spec.width, shape.labels) for _ in shape.widths])
+        self.heads = nn.ModuleList(
+            [
+                nn.Identity() if name in shape.answers else nn.Linear(spec.width, shape.labels)
+                for name in shape.modalities
+            ]
+        )
 
     @abstractmethod
     def forward(self, tokens: tuple[Tensor, ...], pooled: tuple[Tensor, ...], present: Tensor) -> Fused:
@@ -140,7 +146,15 @@ class Fusion(nn.Module, ABC):
             ],
             dim=1,
         )
-        said = torch.stack([head(own[:, at]) for at, head in enumerate(self.heads)], dim=1)
+        said = torch.stack(
+            [
+                torch.where(present[:, at : at + 1], pooled[at], 0.0)
+                if self.shape.modalities[at] in self.shape.answers
+                else head(own[:, at])
+                for at, head in enumerate(self.heads)
+            ],
+            dim=1,
+        )
         return own, said
 
     def settle(self, modality_logits: Tensor, available: Tensor, targets: Tensor, *, seed: int) -> None:

@@ -30,6 +30,12 @@ class Pool(Fusion):
 
     is_joint: ClassVar[bool] = False
 
+    def __init__(self, spec: FusionSpec, shape: Shape) -> None:
+        super().__init__(spec, shape)
+        for name, tower in zip(shape.modalities, self.towers, strict=True):
+            if name in shape.answers:  # it says nothing that is learnt from: a projection, as it was drawn
+                tower.requires_grad_(requires_grad=False)
+
     def forward(
         self,
         tokens: tuple[Tensor, ...],  # noqa: ARG002

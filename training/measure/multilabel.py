@@ -4,6 +4,7 @@
 * mean_average_precision: of each label's ranking of the rows, the mean over the labels that some row has.
 * nll, brier: mean over rows and labels of -log of what was said of the truth, and of the squared distance.
 * ece: expected calibration error of each decision's probability, 15 bins of equal width, labels together.
+* ece_debiased, ece_noise: what is left of it without noise, and what noise alone would show, see noise.py.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from training.measure.bootstrap import (
     share_with_interval,
     with_interval,
 )
+from training.measure.noise import unnoised
 from training.measure.scores import BINS, LEAST_PROBABILITY, Reliability, bin_of, mean_f1, reliability
 
 _SAID: Final = 0.5
@@ -42,6 +44,8 @@ class MultilabelScore:
     nll: Measured
     brier: Measured
     ece: Measured
+    ece_debiased: Measured
+    ece_noise: Measured
 
 
 def score_labels(
@@ -65,6 +69,8 @@ def score_labels(
     ]
     [precision] = _mean_average_precisions(rankings, np.ones((1, len(targets))), of=np.arange(len(targets)))
 
+    without = unnoised(probabilities, targets > 0, bin_of(probabilities), grouped)
+
     def measured(name: str) -> Measured:
         interval_of = share_with_interval if name.endswith("f1") else with_interval
         return interval_of(float(now[name][0]), drawn[name], grouped)
@@ -78,6 +84,8 @@ def score_labels(
         nll=measured("nll"),
         brier=measured("brier"),
         ece=error_with_interval(float(now["ece"][0]), drawn["ece"], grouped),
+        ece_debiased=without.debiased,
+        ece_noise=without.noise,
     )
 
 

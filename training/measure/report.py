@@ -32,9 +32,20 @@ TITLES: Final = {
     "nll": "NLL",
     "brier": "Brier",
     "ece": "ECE",
+    "ece_debiased": "ECE, debiased",
+    "ece_noise": "ECE of noise alone",
     "aurc": "AURC",
 }
-_SHARES: Final = {"accuracy", "micro_f1", "macro_f1", "mean_average_precision", "ece", "rate"}
+_SHARES: Final = {
+    "accuracy",
+    "micro_f1",
+    "macro_f1",
+    "mean_average_precision",
+    "ece",
+    "rate",
+    "ece_debiased",
+    "ece_noise",
+}
 _LOSSES: Final = 240  # points of a curve: a pixel or two each
 _NARROW: Final = 0.01
 _DASH: Final = "\N{EN DASH}"

@@ -3,6 +3,7 @@
 * nll: mean of -log p of the right class, in nats.
 * brier: mean over rows of the squared distance between p and the right answer, 0..2 (Brier 1950).
 * ece: expected calibration error of the top probability, 15 bins of equal width (Guo et al., ICML 2017).
+* ece_debiased, ece_noise: what is left of it without noise, and what noise alone would show, see noise.py.
 * aurc: area under the risk-coverage curve, the mean error when only the surest are answered, over all
   shares of them (Geifman & El-Yaniv, NeurIPS 2017); 0 is best, the error of a random order is the worst kept.
 """
@@ -25,6 +26,7 @@ from training.measure.bootstrap import (
     share_with_interval,
     with_interval,
 )
+from training.measure.noise import unnoised
 
 BINS: Final = 15
 LEAST_PROBABILITY: Final = 1e-12  # what costs 27.6 nats: the worst that one row can do
@@ -42,6 +44,8 @@ class Score:
     nll: Measured
     brier: Measured
     ece: Measured
+    ece_debiased: Measured
+    ece_noise: Measured
     aurc: Measured
 
 
@@ -68,6 +72,7 @@ def score(probabilities: Floats, targets: Numbers, groups: Numbers, *, draws: in
     sums = grouped.sums(_columns(probabilities, targets))
     now, drawn = _figures(sums.sum(axis=0, keepdims=True)), _figures(grouped.drawn_totals(sums, draws=draws))
     confidence, wrong = probabilities.max(axis=1), ~is_right(probabilities, targets)
+    without = unnoised(confidence, ~wrong, bin_of(confidence), grouped)
     curve = _RiskOrder.of(confidence, wrong)
     drawn_areas = [curve.areas(weights, of=grouped.number) for weights in grouped.draws(draws=draws)]
 
@@ -82,6 +87,8 @@ def score(probabilities: Floats, targets: Numbers, groups: Numbers, *, draws: in
         nll=with_interval(value("nll"), drawn["nll"], grouped),
         brier=with_interval(value("brier"), drawn["brier"], grouped),
         ece=error_with_interval(value("ece"), drawn["ece"], grouped),
+        ece_debiased=without.debiased,
+        ece_noise=without.noise,
         aurc=with_interval(curve.area(), np.concatenate(drawn_areas), grouped),
     )
 

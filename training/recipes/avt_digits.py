@@ -7,9 +7,9 @@ from training.data.cache import Cache
 from training.data.dataset import Dataset
 from training.data.fsdd import COMMIT
 from training.data.home import Home
-from training.encoders.specs import ConvText, MelAudio, PlainImage
+from training.encoders.specs import MelAudio, PlainImage, RecallText
 from training.fusion.contract import FusionSpec
-from training.recipe import About, AudioAugmentation, Augmentation, Recipe, Schedule, TextAugmentation
+from training.recipe import About, Alone, AudioAugmentation, Augmentation, Recipe, Schedule
 from training.recipes.digits import INPUTS
 
 
@@ -22,7 +22,7 @@ def avt_digits() -> Recipe:
         load=load,
         encoders={
             "image": PlainImage(channels=(12, 24, 32, 48), width=64),
-            "text": ConvText(channels=64, width=64),
+            "text": RecallText(texts=400, buckets=1024, width=len(LABELS)),
             "audio": MelAudio(channels=(16, 40, 64, 80), bands=40, width=96, mask_bands=6, mask_frames=10),
         },
         # Rows are paired by digit: given the digit the modalities are independent, and nothing can be better
@@ -39,10 +39,12 @@ def avt_digits() -> Recipe:
             is_bfloat16=True,
         ),
         augmentation=Augmentation(
-            text=TextAugmentation(hide=0.2),
             audio=AudioAugmentation(window_s=0.75, speed=0.1, gain_db=6),
         ),
         is_by_sound=True,
+        alone=Alone(
+            modality="text", epochs=30, batch_size=400, learning_rate=0.03, weight_decay=0.0, folds=8
+        ),
         about=About(
             title="AVT-Digits: a blurred picture, a foreign word and speech in noise",
             rows=(

@@ -17,6 +17,7 @@ from training.encoders.specs import (
     MelAudio,
     NgramText,
     PlainImage,
+    RecallText,
     ResidualImage,
     StatisticAudio,
     TransformerText,
@@ -56,6 +57,7 @@ TEXT_SPECS: Final[dict[str, EncoderSpec]] = {
     "n-grams with ends": NgramText(
         buckets=97, channels=5, hidden=0, width=6, orders=(1, 3), has_ends=True, is_rooted=True
     ),
+    "recall": RecallText(texts=20, buckets=97, width=6, orders=(1, 2)),
 }
 AUDIO_SPECS: Final[dict[str, EncoderSpec]] = {
     "mel": MelAudio(channels=(3, 4, 4, 5), bands=20, width=6, mask_bands=4, mask_frames=4),
@@ -78,6 +80,9 @@ def tiny(name: str) -> Encoder:
             assert module.running_var is not None
             module.running_mean.uniform_(-0.2, 0.2)
             module.running_var.uniform_(0.5, 2.0)
+    if encoder.remembers:
+        known = tuple(texts(18, TEXT).values())
+        encoder.remember(known, torch.arange(18) % 6, torch.arange(18) // 6)
     return encoder.eval()
 
 
