@@ -26,6 +26,7 @@ from training.fit.draw import Drawer
 from training.fit.folds import WithoutFold, in_fold
 from training.fit.loop import History, Report, Saving, Validate, fit
 from training.fit.objective import mean_loss
+from training.fit.study import study
 from training.model import Model, count_parameters
 from training.progress import Stage
 from training.recipe import Recipe
@@ -156,6 +157,7 @@ class _Course:
         folder = where.state_folder
         saving = Saving(folder / state, self._identity(state), where.save_every_s) if folder else None
         validate = self._validating(watch) if self._recipe.schedule.patience is not None else None
+        study(model, split, self._stock, labels=len(self._recipe.labels), seed=self._seed)
         return fit(
             model,
             drawer,

@@ -17,6 +17,7 @@ from training.fit.chance import make_repeatable
 from training.fit.distributed import World
 from training.fit.draw import Drawer
 from training.fit.loop import fit
+from training.fit.study import study
 from training.fusion.contract import FusionSpec
 from training.measure.scores import is_right
 from training.model import Model
@@ -50,6 +51,7 @@ def accuracy_on_strangers(
         split, rows = splits["train"]
         others = Split(split.items, FixedRows(rows.take(rows.columns[measured.column] != value)))
         drawer = Drawer(others, stocks["train"], lone, seed=seed, world=World())
+        study(model, others, stocks["train"], labels=len(lone.labels), seed=seed)
         with stage(f"without {value}") as report:
             fit(model, drawer, lone, seed=seed, device=torch.device("cpu"), report=report)
         right = [

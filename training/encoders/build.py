@@ -8,12 +8,14 @@ from training.encoders.contract import Encoder
 from training.encoders.descriptors import DescribedImageEncoder
 from training.encoders.given import GivenEncoder
 from training.encoders.image import PlainImageEncoder, ResidualImageEncoder
+from training.encoders.kernel import KernelImageEncoder
 from training.encoders.ngrams import NgramTextEncoder
 from training.encoders.specs import (
     ConvText,
     DescribedImage,
     EncoderSpec,
     Given,
+    KernelImage,
     MelAudio,
     NgramText,
     PlainImage,
@@ -56,6 +58,8 @@ def _image(spec: EncoderSpec, image: ImageInput) -> Encoder:
             return ResidualImageEncoder(spec)
         case DescribedImage():
             return DescribedImageEncoder(spec, image)
+        case KernelImage():
+            return KernelImageEncoder(spec, image)
         case PretrainedImage():
             # Importing transformers takes seconds, and most recipes need none of it.
             from training.encoders.pretrained import PretrainedImageEncoder

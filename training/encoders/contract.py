@@ -7,8 +7,8 @@ answers as it does alone. Inputs are as `app.bundle.manifest` tells them: image 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -33,10 +33,20 @@ class Encoder(nn.Module):
     Both outputs come through the same parameters, so each trains all of them.
     """
 
+    studies: ClassVar[bool] = False  # else `study` has nothing to do, and is not called
+
     def __init__(self, *, width: int, tokens: int) -> None:
         super().__init__()
         self.width = width
         self.tokens = tokens
+
+    def study(self, inputs: Sequence[tuple[Tensor, ...]], targets: Tensor, groups: Tensor) -> None:
+        """Fit in closed form what gradient descent does not learn; the result is in buffers.
+
+        `inputs` are the training items in batches, each once and unchanged; `targets` [items, labels] of 0
+        and 1; `groups` int64 [items], what is not independent. Called before the first step.
+        Raises EncoderUnfit.
+        """
 
     def pretrained_parameters(self) -> Iterator[nn.Parameter]:
         """Those that come trained and are to be tuned, usually at a lower learning rate."""
