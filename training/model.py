@@ -62,7 +62,7 @@ class Model(nn.Module):
             labels=len(recipe.labels),
             task=recipe.task,
             modalities=self.names,
-            answers=frozenset(name for name in self.names if self.encoder(name).answers),
+            answers=frozenset(name for name in self.names if self.encoder(name).says_labels),
         )
         self.register_buffer("temperatures", torch.ones(2 ** len(self.names)))
         self.register_buffer("modality_temperatures", torch.ones(len(self.names)))

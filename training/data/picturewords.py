@@ -88,6 +88,7 @@ class PictureWords:
 
     files: dict[str, Source] = field(default_factory=sources)
     all_training_rows: bool = False  # also those without a label, and letters: their class is ABSENT
+    other_names: bool = False  # also rows of a training picture's name alone, where nobody says it
 
 
 def load_picturewords(home: Home, inputs: Inputs, cache: Cache, data: PictureWords | None = None) -> Dataset:
@@ -97,6 +98,8 @@ def load_picturewords(home: Home, inputs: Inputs, cache: Cache, data: PictureWor
     chosen = [row for row in index if _counts(row) or (made.all_training_rows and row["split"] == "train")]
     bodies = _bodies(home, made.files, chosen)
     entries = [_entry(row, bodies) for row in chosen]
+    named = _named(home, made, chosen) if made.other_names else []
+    entries += named
     contents = contents_of(entries, inputs)
     refuse([one for one in wrong_rows(entries, contents, LABELS) if one.kind != "no label"])
     provenance: dict[str, Any] = {
@@ -104,6 +107,7 @@ def load_picturewords(home: Home, inputs: Inputs, cache: Cache, data: PictureWor
         "sources": {name: _ORIGINS[name] for name in ("tuxpaint.zip", "art4apps.zip", "gcompris.zip")},
         "rows": {split: sum(row["split"] == short for row in chosen) for short, split in _SPLITS.items()},
         "all_training_rows": made.all_training_rows,
+        "other_names": len(named),
     }
     return with_checksum(dataset_of(entries, contents, inputs, LABELS, cache, provenance=provenance))
 
@@ -139,6 +143,35 @@ def extra_texts(home: Home, data: PictureWords | None = None) -> ExtraTexts:
         languages=np.array(list(found.values())),
         items=np.array([item for item, _ in found]),
     )
+
+
+def _named(home: Home, made: PictureWords, chosen: list[dict[str, Any]]) -> list[Entry]:
+    """Rows of a text alone, in the languages of the rows that are spoken: no word of another one is asked."""
+    known = {(row["item"], row["text"]) for row in chosen}
+    group_of = {row["item"]: row["group"] for row in chosen if row["split"] == "train"}
+    languages = {row["text_lang"] for row in chosen}
+    extra = extra_texts(home, made)
+    found = zip(
+        extra.texts.strings,
+        extra.labels.tolist(),
+        extra.languages.tolist(),
+        extra.items.tolist(),
+        strict=True,
+    )
+    return [
+        Entry(
+            id=f"{item}#{language}",
+            split="train",
+            image=None,
+            text=text,
+            audio=None,
+            labels=(LABELS[label],),
+            group=group_of[item],
+            columns={"source": "", "lang": language, "speaker": "", "category": "", "item": item},
+        )
+        for text, label, language, item in found
+        if label != ABSENT and language in languages and item in group_of and (item, text) not in known
+    ]
 
 
 def read_index(home: Home, files: dict[str, Source]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from training.encoders.contract import Encoder
 from training.encoders.descriptors import DescribedImageEncoder
 from training.encoders.given import GivenEncoder
 from training.encoders.image import PlainImageEncoder, ResidualImageEncoder
+from training.encoders.kernel import KernelImageEncoder
 from training.encoders.ngrams import NgramTextEncoder
 from training.encoders.recall import RecallTextEncoder
 from training.encoders.specs import (
@@ -15,6 +16,7 @@ from training.encoders.specs import (
     DescribedImage,
     EncoderSpec,
     Given,
+    KernelImage,
     MelAudio,
     NgramText,
     PlainImage,
@@ -58,6 +60,8 @@ def _image(spec: EncoderSpec, image: ImageInput) -> Encoder:
             return ResidualImageEncoder(spec)
         case DescribedImage():
             return DescribedImageEncoder(spec, image)
+        case KernelImage():
+            return KernelImageEncoder(spec, image)
         case PretrainedImage():
             # Importing transformers takes seconds, and most recipes need none of it.
             from training.encoders.pretrained import PretrainedImageEncoder

@@ -7,7 +7,7 @@ answers as it does alone. Inputs are as `app.bundle.manifest` tells them: image 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
@@ -33,21 +33,23 @@ class Encoder(nn.Module):
     Both outputs come through the same parameters, so each trains all of them.
     """
 
-    remembers: ClassVar[bool] = False  # else `remember` is not asked for
-    answers: ClassVar[bool] = False  # else `pooled` is no log share of each label, and a head has to answer
+    studies: ClassVar[bool] = False  # else `study` has nothing to do, and is not called
+    says_labels: ClassVar[bool] = (
+        False  # else `pooled` is no log share of each label, and a head has to answer
+    )
 
     def __init__(self, *, width: int, tokens: int) -> None:
         super().__init__()
         self.width = width
         self.tokens = tokens
 
-    def remember(self, inputs: tuple[Tensor, ...], targets: Tensor, groups: Tensor) -> None:
-        """Take in the training items, each once, before they are trained on; for encoders that compare.
+    def study(self, inputs: Sequence[tuple[Tensor, ...]], targets: Tensor, groups: Tensor) -> None:
+        """Fit in closed form what gradient descent does not learn; the result is in buffers.
 
-        `inputs` as `forward` reads them, `targets` int64 [items] or float32 [items, labels], `groups` int64
-        [items]. What is remembered is in buffers, hence in the state_dict. Raises EncoderUnfit.
+        `inputs` are the training items in batches, each once and unchanged; `targets` [items, labels] of 0
+        and 1; `groups` int64 [items], what is not independent. Called before the first step.
+        Raises EncoderUnfit.
         """
-        raise NotImplementedError(f"{type(self).__name__} remembers nothing")
 
     def pretrained_parameters(self) -> Iterator[nn.Parameter]:
         """Those that come trained and are to be tuned, usually at a lower learning rate."""

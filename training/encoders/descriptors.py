@@ -30,12 +30,7 @@ class DescribedImageEncoder(Encoder):
 
     def __init__(self, spec: DescribedImage, image: ImageInput) -> None:
         super().__init__(width=spec.width, tokens=1)
-        if min(image.height, image.width) < _LEAST:
-            raise EncoderUnfit(
-                f"the picture is {image.height} by {image.width} pixels; its descriptors need {_LEAST} at "
-                "least. Raise 'height' and 'width'."
-            )
-        self.describe = Descriptors()
+        self.describe = descriptors_for(image)
         found = self.describe(torch.zeros(1, 3, image.height, image.width)).shape[1]
         self.even = BatchNorm1d(found, eps=1e-3)  # what is rare is not blown up to the size of what is usual
         self.out = nn.Sequential(
@@ -58,8 +53,21 @@ class DescribedImageEncoder(Encoder):
         return said
 
 
+def descriptors_for(image: ImageInput) -> Descriptors:
+    """Raises EncoderUnfit for pictures that are too small for them."""
+    if min(image.height, image.width) < _LEAST:
+        raise EncoderUnfit(
+            f"the picture is {image.height} by {image.width} pixels; its descriptors need {_LEAST} at "
+            "least. Raise 'height' and 'width'."
+        )
+    return Descriptors()
+
+
 class Descriptors(nn.Module):
-    """Ink, 1 - colour, float [rows, 3, height, width] in 0..1, to [rows, descriptors]."""
+    """Ink, 1 - colour, float [rows, 3, height, width] in 0..1, to [rows, descriptors].
+
+    `parts` are the same by what they describe: one coarse histogram, one fine grid, one outline, ...
+    """
 
     cosine: Tensor
     sine: Tensor
@@ -73,13 +81,17 @@ class Descriptors(nn.Module):
         self.register_buffer("shades", torch.linspace(0, 1, _SHADES).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, ink: Tensor) -> Tensor:
+        return torch.cat(self.parts(ink), dim=1)
+
+    def parts(self, ink: Tensor) -> list[Tensor]:
+        """Float [rows, descriptors of the part] each."""
         half = avg_pool2d(ink, 2)
         grey = ink.mean(dim=1, keepdim=True)
         edges = self.edges(grey)
         mask = (grey > _PAPER).float()
         strongest = ink.amax(dim=1, keepdim=True)
         saturation = strongest - ink.amin(dim=1, keepdim=True)
-        found = [
+        return [
             _oriented(edges, cell=8),
             _oriented(edges, cell=16),
             _oriented(self.edges(half.mean(dim=1, keepdim=True)), cell=8),
@@ -92,7 +104,6 @@ class Descriptors(nn.Module):
             mask.mean(dim=3).flatten(1),
             mask.mean(dim=2).flatten(1),
         ]
-        return torch.cat(found, dim=1)
 
     def edges(self, grey: Tensor) -> Tensor:
         """How strong an edge is in each orientation: [rows, 1, height, width] to [rows, 9, height, width]."""

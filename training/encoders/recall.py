@@ -8,6 +8,7 @@ relative of what was learnt.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Final
 
 import torch
@@ -22,7 +23,6 @@ from training.tokenizer import ascii_ids
 
 _SAME: Final = 0.98  # as likeness: bfloat16 reads 1 as no less
 _BREAK: Final = 0  # what stands where a word begins and ends
-_ITEMS: Final = 64  # remembered at once
 
 
 class RecallTextEncoder(Encoder):
@@ -33,8 +33,8 @@ class RecallTextEncoder(Encoder):
     is known by itself, which is remembered; of several groups that hold it one is left out, by chance.
     """
 
-    remembers: ClassVar[bool] = True
-    answers: ClassVar[bool] = True
+    studies: ClassVar[bool] = True
+    says_labels: ClassVar[bool] = True
     factors: Tensor
     readings: Tensor
     table: Tensor
@@ -54,21 +54,19 @@ class RecallTextEncoder(Encoder):
         self.doubt = nn.Parameter(torch.tensor(spec.doubt))
 
     @torch.no_grad()
-    def remember(self, inputs: tuple[Tensor, ...], targets: Tensor, groups: Tensor) -> None:
-        [text] = inputs
-        count, room = len(text), len(self.groups)
+    def study(self, inputs: Sequence[tuple[Tensor, ...]], targets: Tensor, groups: Tensor) -> None:
+        count, room = len(targets), len(self.groups)
         if count > room:
             raise EncoderUnfit(f"{count} texts, and room for {room}. Raise `texts` of RecallText to {count}.")
         for buffer in (self.table, self.meanings):
             buffer.zero_()
         self.groups.fill_(-1)
         self.groups[:count] = groups
-        self.meanings[:count] = (
-            nn.functional.one_hot(targets, self.width) if targets.ndim == 1 else targets
-        ).float()
-        for first in range(0, count, _ITEMS):
-            some = self._counted(text[first : first + _ITEMS])
-            self.table[:, first : first + len(some)] = some.T
+        self.meanings[:count] = targets.float()
+        first = 0
+        for (text,) in inputs:
+            self.table[:, first : first + len(text)] = self._counted(text).T
+            first += len(text)
 
     def forward(self, text: Tensor) -> Encoded:
         likeness = self.likeness(text)

@@ -49,6 +49,20 @@ class DescribedImage:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelImage:
+    """Kernel ridge regression on the same descriptors: for sets of up to a few thousand pictures.
+
+    It keeps all training pictures, as their descriptors, and is fitted by one linear equation.
+    """
+
+    tokens: ClassVar[int] = 1  # the whole
+    labels: int  # of the recipe: what is regressed on
+    width: int
+    reach: float = 0.7  # how fast likeness falls with the distance, which is about 2 between any two
+    ridge: float = 0.3  # the larger, the less a single picture counts
+
+
+@dataclass(frozen=True, slots=True)
 class PretrainedImage:
     """A vision model of the Hugging Face hub, or of a local folder that was saved like one."""
 
@@ -179,7 +193,7 @@ class Given:
     tokens: int
 
 
-ImageSpec = PlainImage | ResidualImage | DescribedImage | PretrainedImage
+ImageSpec = PlainImage | ResidualImage | DescribedImage | KernelImage | PretrainedImage
 TextSpec = ConvText | TransformerText | NgramText | RecallText | PretrainedText
 AudioSpec = MelAudio | StatisticAudio | PretrainedAudio
 EncoderSpec = ImageSpec | TextSpec | AudioSpec | Given

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from app.bundle.manifest import MODALITIES, Inputs, Modality
 from training.batch import Batch, Change, Stock
-from training.data.dataset import ABSENT, Rows, Split
+from training.data.dataset import Rows, Split
 from training.fit.augment import augment_images, augment_sounds, augment_texts
 from training.fit.chance import generator_of, seed_of
 from training.fit.distributed import World
 from training.fit.presence import draw_presence
+from training.fit.study import study
 from training.model import Model
 from training.recipe import Augmentation, Recipe
 
@@ -77,20 +78,9 @@ class Drawer:
             heard=float((present * weights.unsqueeze(1)).sum()),
         )
 
-    def introduce(self, model: Model) -> None:
-        """Show encoders that remember every item of the rows, before they are trained on them."""
-        for at, name in enumerate(model.names):
-            encoder = model.encoder(name)
-            if not encoder.remembers:
-                continue
-            column = self._columns[at]
-            items, first = np.unique(self._rows.items[:, column], return_index=True)
-            items, first = items[items != ABSENT], first[items != ABSENT]
-            encoder.remember(
-                self._stock.gather(name, items),
-                torch.from_numpy(self._rows.targets[first]),
-                torch.from_numpy(self._rows.groups[first, column]),
-            )
+    def teach(self, model: Model) -> None:
+        """Show encoders that study the items of all rows, before the first step. Raises EncoderUnfit."""
+        study(model, self._split, self._stock, labels=len(self._recipe.labels), seed=self._seed)
 
     def _turn_to(self, epoch: int) -> None:
         if epoch == self._epoch:

@@ -80,7 +80,7 @@ def fit(
     saving: Saving | None = None,
 ) -> History:
     """Optimise `model` in place; leaves it in evaluation mode, with the best or the average of its weights"""
-    drawer.introduce(model)
+    drawer.teach(model)
     run = _Run(model, drawer, recipe, seed=seed, device=device, world=world or World(), saving=saving)
     run.resume()
     while not run.is_over:

@@ -8,15 +8,15 @@ from app.bundle.manifest import AudioInput, ImageInput, Inputs, TextInput
 from training.data.cache import Cache
 from training.data.dataset import Dataset
 from training.data.home import Home
-from training.data.picturewords import LABELS, load_picturewords
-from training.encoders.specs import DescribedImage, NgramText, StatisticAudio
+from training.data.picturewords import LABELS, PictureWords, load_picturewords
+from training.encoders.specs import KernelImage, NgramText, StatisticAudio
 from training.fusion.contract import FusionSpec
-from training.recipe import About, Augmentation, ImageAugmentation, Recipe, Schedule
+from training.recipe import About, Recipe, Schedule
 
 INPUTS: Final = Inputs(
     image=ImageInput(
         encoder="encoders/image.onnx",
-        features=256,
+        features=64,
         max_bytes=8 * 2**20,
         resize=64,
         height=64,
@@ -51,7 +51,7 @@ def picturewords() -> Recipe:
         inputs=INPUTS,
         load=_load,
         encoders={
-            "image": DescribedImage(width=256),
+            "image": KernelImage(labels=len(LABELS), width=64),
             "text": NgramText(
                 buckets=32_768,
                 channels=32,
@@ -71,12 +71,9 @@ def picturewords() -> Recipe:
             learning_rate=4e-3,
             weight_decay=0.02,
             label_smoothing=0.1,
-            drop_modality=0.3,
+            drop_modality=0.0,  # each expert learns alone, so it need not learn to do without the others
             average=0.99,
             threads=2,
-        ),
-        augmentation=Augmentation(
-            image=ImageAugmentation(degrees=11, shift=0.06, scale=0.2, flip=0.5, colour=0.15),
         ),
         about=About(
             title="PictureWords: picture, name and voice",
@@ -97,4 +94,4 @@ def picturewords() -> Recipe:
 
 
 def _load(home: Home, cache: Cache) -> Dataset:
-    return load_picturewords(home, INPUTS, cache)
+    return load_picturewords(home, INPUTS, cache, PictureWords(other_names=True))

@@ -114,7 +114,7 @@ def picturewords_set(folder: Path) -> PictureWords:
         {
             "id": name, "item": f"abc/{concept}", "source": "abecedarium", "category": "some", "label": label,
             "alphabet": is_letter, "group": f"abc/{concept}", "lang": lang, "speaker": f"voice-{lang}",
-            "text": text, "image_zip": "art4apps.zip", "image": f"images/{concept}.png",
+            "text": text, "text_lang": lang, "image_zip": "art4apps.zip", "image": f"images/{concept}.png",
             "audio_zip": "gcompris.zip" if lang == "fr" else "art4apps.zip", "audio": f"audio/{name}.ogg",
             "split": split,
         }
@@ -126,7 +126,7 @@ def picturewords_set(folder: Path) -> PictureWords:
         held[str(row["audio_zip"])][str(row["audio"])] = recorded(_tone(at), rate_hz=16_000, kind="OGG")
     texts = {
         "dog": {"en": "A dog.", "de": "Ein Hund.", "da": "bread"},  # the last is what a test row says
-        "cake": {"en": "cake", "sv": "kaka", "nb": "kaka"},
+        "cake": {"en": "cake", "fr": "gâteau", "sv": "kaka", "nb": "kaka"},
         "star": {"de": "Stern"},
         "cat": {"de": "Eine Katze."},
     }

@@ -74,10 +74,29 @@ def test_extra_texts_are_of_training_pictures_and_say_nothing_that_is_measured(
     folder: Path, data: PictureWords
 ) -> None:
     extra = extra_texts(Home(folder), data)
-    assert extra.texts.strings == ("A dog.", "Ein Hund.", "cake", "kaka", "Stern")
-    assert extra.languages.tolist() == ["en", "de", "en", "sv", "de"]
-    assert extra.items.tolist() == ["abc/dog", "abc/dog", "abc/cake", "abc/cake", "abc/star"]
-    assert extra.labels.tolist() == [1, 1, 4, 4, ABSENT]
+    assert extra.texts.strings == ("A dog.", "Ein Hund.", "cake", "gâteau", "kaka", "Stern")
+    assert extra.languages.tolist() == ["en", "de", "en", "fr", "sv", "de"]
+    assert extra.items.tolist() == ["abc/dog", "abc/dog", "abc/cake", "abc/cake", "abc/cake", "abc/star"]
+    assert extra.labels.tolist() == [1, 1, 4, 4, 4, ABSENT]
+
+
+def test_other_names_are_rows_of_text_alone_in_the_languages_that_are_spoken(
+    folder: Path, data: PictureWords, dataset: Dataset
+) -> None:
+    """Of the labelled training pictures, each as the picture's concept; what a row says is not said twice."""
+    made = replace(data, other_names=True)
+    named = load_picturewords(Home(folder), INPUTS, Cache(folder / "cache"), made)
+    rows, before = named.train.pairing.rows(0), dataset.train.pairing.rows(0)
+    assert named.train.items.texts is not None
+    assert named.train.items.texts.strings == ("A dog.", "Un chien.", "cake", "gâteau")
+    assert rows.items[:-1].tolist() == before.items.tolist()
+    assert rows.items[-1].tolist() == [ABSENT, 3, ABSENT]
+    assert rows.targets[-1] == LABELS.index("food")
+    assert rows.groups[-1, 1] == rows.groups[2, 1]
+    for name in ("validation", "test"):
+        again, split = (getattr(one, name).pairing.rows(0) for one in (named, dataset))
+        assert again.items.tolist() == split.items.tolist()
+    assert named.provenance["other_names"] == 1
 
 
 def test_a_second_load_is_the_same_and_decodes_nothing(

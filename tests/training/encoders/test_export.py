@@ -15,6 +15,7 @@ _EXPORTED = (
     "n-grams in parts",
     "mel residual",
     "described",
+    "kernel",
 )
 
 

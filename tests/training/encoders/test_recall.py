@@ -28,11 +28,15 @@ def rows(*texts: str) -> Tensor:
     return torch.from_numpy(token_rows(texts, TOKENIZE, pad_id=0))
 
 
+def meaning(*classes: int) -> Tensor:
+    return torch.nn.functional.one_hot(torch.tensor(classes), SPEC.width)
+
+
 @pytest.fixture
 def encoder() -> RecallTextEncoder:
     built = build_encoder(SPEC, TEXT, vocabulary=TOKENIZE.vocabulary)
     assert isinstance(built, RecallTextEncoder)
-    built.remember((rows(*KNOWN),), torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([4, 4, 4, 7, 7, 7]))
+    built.study([(rows(*KNOWN),)], meaning(0, 1, 2, 0, 1, 2), torch.tensor([4, 4, 4, 7, 7, 7]))
     return built.eval()
 
 
@@ -75,8 +79,8 @@ def test_in_training_a_text_is_read_by_other_groups_only(encoder: RecallTextEnco
 
 
 def test_of_several_groups_that_hold_a_text_one_is_left_out(encoder: RecallTextEncoder) -> None:
-    texts, groups = (rows("tres", "tres", "dos"),), torch.tensor([1, 2, 2])
-    encoder.remember(texts, torch.tensor([2, 2, 1]), groups)
+    texts, groups = [(rows("tres", "tres"),), (rows("dos"),)], torch.tensor([1, 2, 2])
+    encoder.study(texts, meaning(2, 2, 1), groups)
     torch.manual_seed(0)
     drawn = {round(float(shares(encoder.train(), "dos")[0, 1]), 3) for _ in range(20)}  # type: ignore[arg-type]
     assert len(drawn) == 1  # only group 2 has it
@@ -93,4 +97,4 @@ def test_what_is_remembered_is_in_the_state(encoder: RecallTextEncoder) -> None:
 def test_more_texts_than_there_is_room_for_are_refused(encoder: RecallTextEncoder) -> None:
     nine = rows(*"abcdefghi")
     with pytest.raises(EncoderUnfit, match="9 texts, and room for 8"):
-        encoder.remember((nine,), torch.zeros(9, dtype=torch.long), torch.arange(9))
+        encoder.study([(nine,)], meaning(*9 * [0]), torch.arange(9))

@@ -14,6 +14,7 @@ from training.encoders.specs import (
     ConvText,
     DescribedImage,
     EncoderSpec,
+    KernelImage,
     MelAudio,
     NgramText,
     PlainImage,
@@ -47,6 +48,7 @@ IMAGE_SPECS: Final[dict[str, EncoderSpec]] = {
     "residual": ResidualImage(channels=(4, 6), blocks=2, width=6, tokens=9),
     "residual grey": ResidualImage(channels=(4, 6), blocks=1, width=6, tokens=1, stem_stride=2, is_grey=True),
     "described": DescribedImage(width=6),
+    "kernel": KernelImage(labels=3, width=6),
 }
 TEXT_SPECS: Final[dict[str, EncoderSpec]] = {
     "convolution": ConvText(channels=8, width=6),
@@ -80,9 +82,10 @@ def tiny(name: str) -> Encoder:
             assert module.running_var is not None
             module.running_mean.uniform_(-0.2, 0.2)
             module.running_var.uniform_(0.5, 2.0)
-    if encoder.remembers:
-        known = tuple(texts(18, TEXT).values())
-        encoder.remember(known, torch.arange(18) % 6, torch.arange(18) // 6)
+    if encoder.studies:
+        labels = encoder.width if encoder.says_labels else 3
+        targets = nn.functional.one_hot(torch.arange(18) % labels, labels)
+        encoder.study([tuple(inputs(name, rows=18).values())], targets, torch.arange(18) // 6)
     return encoder.eval()
 
 
