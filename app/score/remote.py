@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -241,27 +241,47 @@ class RemoteEngine:
         pairs = list(zip(pack, asked.said, strict=True))
         may_ask = unlucky < self._asking.retries
         again = [one for one, said in pairs if may_ask and _is_transient(said)]
-        final = [
-            self._outcome(one, said, asked) for one, said in pairs if not (may_ask and _is_transient(said))
+        final = [(one, said) for one, said in pairs if not (may_ask and _is_transient(said))]
+        vectors = await self._vectors(final)
+        outcomes = [
+            self._outcome(one, said, asked, vector)
+            for (one, said), vector in zip(final, vectors, strict=True)
         ]
-        outcomes = list(await asyncio.gather(*final))
         if again:
             await self._asker.pause(unlucky + 1, retry_after_s=1.0)
             outcomes += await self._answer(again, unlucky=unlucky + 1)
             outcomes.sort(key=lambda outcome: outcome.row.position)
         return outcomes
 
-    async def _outcome(self, one: _Loaded, said: RowAnswer, asked: Asked[tuple[RowAnswer, ...]]) -> Outcome:
+    def _outcome(
+        self,
+        one: _Loaded,
+        said: RowAnswer,
+        asked: Asked[tuple[RowAnswer, ...]],
+        vector: list[float] | GaveUp | None,
+    ) -> Outcome:
         if said.error is not None:
             return _failed(one.row, Fault.of(said.error), asked.attempts, seconds=asked.seconds)
+        if isinstance(vector, GaveUp):
+            return _failed(one.row, vector.fault, vector.attempts)
         prediction = said.result()
-        embedding = None
-        if self._asking.embeddings:
-            try:
-                embedding = (await self._asker.ask(lambda: self._embed(one.asked))).said
-            except GaveUp as gave_up:
-                return _failed(one.row, gave_up.fault, gave_up.attempts)
-        return Scored(one.row, answer(prediction, prediction.warnings, embedding), asked.seconds)
+        return Scored(one.row, answer(prediction, prediction.warnings, vector), asked.seconds)
+
+    async def _vectors(
+        self, answered: list[tuple[_Loaded, RowAnswer]]
+    ) -> Sequence[list[float] | GaveUp | None]:
+        """The embeddings of rows that have an answer, if they are asked for."""
+        if not self._asking.embeddings:
+            return [None] * len(answered)
+        return await asyncio.gather(*(self._vector(one, said) for one, said in answered))
+
+    async def _vector(self, one: _Loaded, said: RowAnswer) -> list[float] | GaveUp | None:
+        if said.error is not None:
+            return None
+        try:
+            return (await self._asker.ask(lambda: self._embed(one.asked))).said
+        except GaveUp as gave_up:
+            return gave_up
 
     async def _embed(self, row: client.Row) -> list[float]:
         found = await self._client.embed(
