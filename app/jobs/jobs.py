@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +17,7 @@ from app.jobs.errors import JobsError, ManifestRefused, StoreFailed, TooMany
 from app.jobs.folder import Folder
 from app.jobs.job import Chunk, Job, Source, Wanted
 from app.jobs.manifests import Manifests
-from app.jobs.spool import Caps, Spool
+from app.jobs.spool import CHUNK_ROWS, Caps, Spool
 from app.jobs.store import Kind, Store
 
 P = ParamSpec("P")
@@ -126,12 +127,24 @@ class Jobs:
         """The job has ended, and needs them no more."""
         await self.in_thread(lambda: self.folder.forget(job_id))
 
-    async def lines(self, job_id: str, kind: Kind) -> AsyncIterator[bytes]:
-        """What is finished of a job, chunk by chunk. Raises StoreFailed."""
-        after = -1
-        while (found := await self.ask(Store.output, job_id, kind, after=after)) is not None:
-            after, body = found
-            yield body
+    async def lines(
+        self, job_id: str, kind: Kind, *, after: int = -1, most: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """What is finished of a job behind that position, so many lines at most. Raises StoreFailed."""
+        first, left = after - CHUNK_ROWS, most
+        while left != 0 and (found := await self.ask(Store.output, job_id, kind, after=first)) is not None:
+            first, body = found
+            if first <= after or left is not None:
+                lines = [line for line in body.splitlines(keepends=True) if _position(line) > after][:left]
+                left = None if left is None else left - len(lines)
+                body = b"".join(lines)
+            if body:
+                yield body
+
+
+def _position(line: bytes) -> int:
+    position: int = json.loads(line)["position"]
+    return position
 
 
 class Receipt:
