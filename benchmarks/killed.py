@@ -152,6 +152,7 @@ def _check(output: Path, count: int, poison: dict[str, tuple[str, str]]) -> None
     letters = [json.loads(line) for line in (output / "errors.jsonl").read_bytes().splitlines()]
     assert answered + Counter(letter["id"] for letter in letters) == Counter(f"r{n}" for n in range(count))
     assert {letter["id"]: (letter["stage"], letter["code"]) for letter in letters} == poison
+    assert all(letter["reason"] for letter in letters)
 
 
 if __name__ == "__main__":

@@ -277,6 +277,17 @@ def test_killed_in_the_middle_it_goes_on_and_answers_each_row_once(
     assert job["rows"] == {"total": 1_500, "scored": 1_470, "failed": 30}
 
 
+def test_what_a_worker_had_when_it_was_killed_another_takes(models_dir: Path, tmp_path: Path) -> None:
+    """When its claim has run out; the server lives on."""
+    with serving(models_dir, jobs_dir=tmp_path, workers=2) as server:
+        asker = Asker(server)
+        job_id = asker.submit(lines(map(row, range(300))))["id"]
+        wait_for(lambda: asker.done(job_id) > 0)
+        os.kill(children(server)[0], signal.SIGKILL)
+        asker.until(job_id, "completed", seconds=90)
+        assert [one["position"] for one in asker.output(job_id, "results")] == list(range(300))
+
+
 def test_told_to_stop_a_server_gives_its_rows_back(models_dir: Path, tmp_path: Path) -> None:
     settings = {"jobs_dir": tmp_path, "port": free_port()}
     with serving(models_dir, **settings) as server:
