@@ -1547,8 +1547,9 @@ class AsyncClient:
     ) -> Job:
         """Hand rows over, to be answered on the server's own time: JSONL, or rows, or a manifest of its own.
 
-        JSONL is a path, bytes or an open file, and sent from where it stands. A job is made once, however
-        often it is asked for again on the way; with an `idempotency_key` of yours, also when you ask again.
+        JSONL is a path, bytes or an open file, and sent from where it stands; rows are turned into it in
+        memory. A job is made once, however often it is asked for again on the way; with an
+        `idempotency_key` of yours, also when you ask again.
 
             client.create_job([Row(text="seven", id="a"), Row(image="7.png", id="b")], name="monday").id
         """

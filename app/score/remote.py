@@ -31,6 +31,7 @@ from app.score.http import Fault, RowClient
 from app.score.pace import pause_s
 
 _PACK_BYTES: Final = 4 * 2**20  # of one request, an eighth of what a server takes; a larger row goes alone
+_HELD_BYTES: Final = 12 * 2**20  # of packs without an answer; each is in memory two or three times over
 _START_S: Final = 10.0  # how long to look for a server that has not answered yet
 _TRANSIENT: Final = (*BUSY, 504)  # of a row among others
 
@@ -53,6 +54,7 @@ class Asking:
 class _Loaded:
     row: Row
     asked: client.Row
+    size: int  # bytes
 
 
 async def find_model(server: RowClient, name: str | None) -> Model:
@@ -151,6 +153,7 @@ class RemoteEngine:
     async def _pump(self, rows: Iterator[Row], outcomes: queue.Queue[Any], stop: threading.Event) -> None:
         """Read packs, keep as many on the way as the limit lets in and one more ready, hand outcomes over."""
         asking: deque[asyncio.Task[list[Outcome]]] = deque()
+        sizes: dict[asyncio.Task[list[Outcome]], int] = {}  # of those without an answer
         self._client = self._connect()
         self._asker.begin()
         try:
@@ -158,8 +161,11 @@ class RemoteEngine:
                 pack, failed = await asyncio.to_thread(self._next_pack, rows, stop)
                 if not pack and not failed:
                     break
-                asking.append(asyncio.create_task(self._answer_all(pack, failed)))
-                while len(asking) > self._room and not stop.is_set():
+                task = asyncio.create_task(self._answer_all(pack, failed))
+                asking.append(task)
+                sizes[task] = sum(one.size for one in pack)
+                task.add_done_callback(sizes.pop)
+                while (len(asking) > self._room or sum(sizes.values()) > _HELD_BYTES) and not stop.is_set():
                     await self._hand_over(asking, outcomes, stop)
             while asking and not stop.is_set():
                 await self._hand_over(asking, outcomes, stop)
@@ -209,8 +215,10 @@ class RemoteEngine:
                 failed.append(Failed(row, "read", error.code, error.reason))
                 continue
             text = None if raw.text is None else raw.text.decode(errors="surrogateescape")
-            pack.append(_Loaded(row, client.Row(image=raw.image, text=text, audio=raw.audio)))
-            size += sum(len(body) for body in (raw.image, raw.text, raw.audio) if body is not None)
+            bodies = (raw.image, raw.text, raw.audio)
+            asked = client.Row(image=raw.image, text=text, audio=raw.audio)
+            pack.append(_Loaded(row, asked, sum(len(body) for body in bodies if body is not None)))
+            size += pack[-1].size
         return pack, failed
 
     async def _answer_all(self, pack: list[_Loaded], failed: list[Failed]) -> list[Outcome]:
