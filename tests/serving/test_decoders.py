@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.serving.decoders import Decoders
-from app.serving.schedule import Priority
+from app.serving.schedule import BATCH_SHARE, Priority
 
 URGENT, PATIENT = Priority.INTERACTIVE, Priority.BATCH
 
@@ -36,6 +36,44 @@ def test_urgent_calls_overtake_those_that_can_wait() -> None:
 
     asyncio.run(run())
     assert order == [3, 4, 1, 2]
+
+
+@settings(deadline=None, max_examples=20)
+@given(urgent_s=st.floats(0.001, 0.1), patient_s=st.floats(0.001, 0.1))
+def test_what_can_wait_has_its_share_of_the_time(urgent_s: float, patient_s: float) -> None:
+    """While both wait; neither more nor less than by one call."""
+    now_s = 0.0
+    spent_s = dict.fromkeys(Priority, 0.0)
+    ahead_s: list[float] = []  # of its share
+
+    def take(priority: Priority) -> None:
+        nonlocal now_s
+        took_s = urgent_s if priority is URGENT else patient_s
+        now_s += took_s
+        spent_s[priority] += took_s
+        ahead_s.append(spent_s[PATIENT] - owed_s(spent_s[URGENT]))
+
+    async def run() -> None:
+        pool = Decoders(1, clock=lambda: now_s)
+        gate = threading.Event()
+        held = asyncio.create_task(pool.call(gate.wait, 20, priority=URGENT))
+        tasks = [
+            asyncio.create_task(pool.call(take, priority, priority=priority))
+            for priority in Priority
+            for _ in range(200)
+        ]
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(held, *tasks)
+        pool.close()
+
+    asyncio.run(run())
+    both = ahead_s[:100]  # of 400: neither class is through by then
+    assert all(-owed_s(urgent_s) - patient_s - 1e-9 <= gap_s <= patient_s + 1e-9 for gap_s in both)
+
+
+def owed_s(urgent_s: float) -> float:
+    return urgent_s * BATCH_SHARE / (1 - BATCH_SHARE)
 
 
 def answered(number: int) -> int:
