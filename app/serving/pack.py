@@ -22,7 +22,8 @@ from app.serving.schedule import Priority
 
 T = TypeVar("T")
 
-_CHUNK_ROWS: Final = 8  # what a thread is given at once: an urgent row waits no longer than for these
+_CHUNK_ROWS: Final = 8  # what a thread is given at once: an urgent row waits no longer than for these,
+_CHUNK_BYTES: Final = 2**17  # of which large ones come alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,9 @@ class Pack(Generic[T]):
         """Rows that are run together, if the batcher has room for all."""
         engine, priority = self._engine, rows[0][0].priority
         started_s = time.perf_counter()
-        chunks = [
-            ([raw for _, raw in rows[start : start + chunk_rows]], started_s)
-            for start in range(0, len(rows), chunk_rows)
-        ]
+        chunks = _chunks([raw for _, raw in rows], most=chunk_rows)
         several = await asyncio.gather(
-            *(engine.in_thread(self._decode, chunk, priority=priority) for chunk in chunks)
+            *(engine.in_thread(self._decode, (chunk, started_s), priority=priority) for chunk in chunks)
         )
         decoded = [one for chunk in several for one in chunk]
         wanted = [
@@ -125,3 +123,16 @@ class Pack(Generic[T]):
             return error
         timings = Timings(one.decode_s, run.queue_s, run.run_s, prepare_s=sample.prepare_s)
         return Answer(prediction, run.value, sample.warnings, timings, run.batch_size)
+
+
+def _chunks(raws: list[RawInputs], *, most: int) -> Iterator[list[RawInputs]]:
+    chunk: list[RawInputs] = []
+    size = 0
+    for raw in raws:
+        chunk.append(raw)
+        size += sum(len(getattr(raw, name)) for name in raw.present)
+        if len(chunk) >= most or size >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
