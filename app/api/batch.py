@@ -25,7 +25,7 @@ from app.api.parameters import (
     Parameters,
     read_parameters,
 )
-from app.api.rows import Row, RowBody, answer_row, form_row, json_row
+from app.api.rows import Row, RowBody, answer_rows, form_row, json_row
 from app.api.service import Service
 from app.api.strict_json import parse_json, validate
 
@@ -85,14 +85,9 @@ def batch_router(service: Service, *, max_rows: int) -> APIRouter:
             parameters, rows = await _read(request, most)
             question = service.question(parameters)
             with place.with_more(len(rows)) as places:
-                work = asyncio.gather(
-                    *(
-                        answer_row(service, its_place, question, row, started_s=state.started_s)
-                        for its_place, row in zip(places, rows, strict=True)
-                    )
-                )
+                work = answer_rows(service, places, question, rows, started_s=state.started_s)
                 answered = await unless_gone(request, work)
-        body = schemas.BatchPrediction(
+        body = schemas.BatchPrediction.model_construct(  # of parts that are checked
             request_id=state.request_id, model=answers.model_ref(question.model), rows=answered
         )
         return Response(body.model_dump_json(exclude_none=True), media_type="application/json")

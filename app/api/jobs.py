@@ -18,7 +18,15 @@ from app.api.documented import inlined, problems
 from app.api.engine_metrics import count_answer
 from app.api.errors import Refusal
 from app.api.forms import FormCaps, read_form
-from app.api.parameters import FIELDS, PARAMETER_BYTES, Parameters, read_parameters, read_query
+from app.api.parameters import (
+    FIELDS,
+    PARAMETER_BYTES,
+    Parameters,
+    TopK,
+    Version,
+    read_parameters,
+    read_query,
+)
 from app.api.rows import RowBody
 from app.api.service import Service
 from app.api.strict_json import parse_json, validate
@@ -51,9 +59,18 @@ _IDEMPOTENCY: Final = {
 }
 
 
-class ManifestBody(Parameters):
+After = Annotated[int, Query(ge=-1, le=2**53, description="Only rows behind this position.")]
+Limit = Annotated[int | None, Query(ge=1, le=2**53, description="Most lines; all, if left out.")]
+
+
+class ManifestBody(BaseModel):
     """A job over a manifest that the server has."""
 
+    model_config = Parameters.model_config
+
+    model: str | None = Field(None, max_length=PARAMETER_BYTES)
+    version: Version | None = None
+    top_k: TopK | None = None
     manifest: str = Field(
         min_length=1, max_length=4096, description="Its path below the folder of manifests."
     )
@@ -67,8 +84,6 @@ def _body() -> dict[str, Any]:
         "required": ["rows"],
         "additionalProperties": False,
     }
-    manifest = inlined(ManifestBody)
-    manifest["properties"].pop("cache")
     lines = {kind: {"schema": inlined(RowBody)} for kind in _LINES}
     return {
         "required": True,
@@ -76,7 +91,7 @@ def _body() -> dict[str, Any]:
         "content": {
             **lines,
             "multipart/form-data": {"schema": form},
-            "application/json": {"schema": manifest},
+            "application/json": {"schema": inlined(ManifestBody)},
         },
     }
 
@@ -197,8 +212,8 @@ def _add_outputs(router: APIRouter, desk: _Desk) -> None:
         response_class=Response,
         responses=_output(schemas.JobResult),
     )
-    async def job_results(request: Request, job_id: str) -> Response:
-        return await desk.output(request, job_id, "results")
+    async def job_results(request: Request, job_id: str, after: After = -1, limit: Limit = None) -> Response:
+        return await desk.output(request, job_id, "results", after=after, most=limit)
 
     @router.get(
         "/v1/jobs/{job_id}/errors",
@@ -207,8 +222,8 @@ def _add_outputs(router: APIRouter, desk: _Desk) -> None:
         response_class=Response,
         responses=_output(schemas.JobLetter),
     )
-    async def job_errors(request: Request, job_id: str) -> Response:
-        return await desk.output(request, job_id, "letters")
+    async def job_errors(request: Request, job_id: str, after: After = -1, limit: Limit = None) -> Response:
+        return await desk.output(request, job_id, "letters", after=after, most=limit)
 
 
 class _Desk:
@@ -250,10 +265,13 @@ class _Desk:
             self._service.metrics.jobs.labels(State.CANCELLED.value).inc()
         return self.wire(await self.find(request, job_id))
 
-    async def output(self, request: Request, job_id: str, kind: Kind) -> Response:
+    async def output(
+        self, request: Request, job_id: str, kind: Kind, *, after: int, most: int | None
+    ) -> Response:
         """Line by line, at the client's pace; what is finished while it is read comes, too."""
         await self.find(request, job_id)
-        return StreamingResponse(self.jobs.lines(job_id, kind), media_type=_LINES[0])
+        lines = self.jobs.lines(job_id, kind, after=after, most=most)
+        return StreamingResponse(lines, media_type=_LINES[0])
 
     def wire(self, job: Job) -> schemas.Job:
         done, wanted = job.scored + job.failed, job.wanted
@@ -311,7 +329,8 @@ class _Desk:
     async def _read_manifest(self, request: Request, receipt: Receipt) -> _Asked:
         read_query(request, allowed=())
         body = validate(ManifestBody, parse_json(await read_body(request, most=_BODY_BYTES)))
-        asked = self._asked(body, body.name)
+        wanted = Parameters(model=body.model, version=body.version, top_k=body.top_k)
+        asked = self._asked(wanted, body.name)
         return replace(asked, manifest=body.manifest, base=await receipt.copy(body.manifest))
 
     def _asked(self, parameters: Parameters, name: str | None) -> _Asked:
@@ -359,7 +378,7 @@ def _time(seconds: float) -> datetime:
 
 
 def _output(row: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    return problems("job_not_found", "jobs_unavailable") | {
+    return problems("job_not_found", "invalid_parameter", "jobs_unavailable") | {
         200: {
             "description": "A line of JSON for each row.",
             "content": {_LINES[0]: {"schema": inlined(row)}},

@@ -14,6 +14,8 @@ from app.serving.schedule import Priority
 PARAMETER_BYTES: Final = 64
 _MOST = 2**31
 Label = Literal["stable", "canary"]
+Version = Annotated[int, Field(ge=1, le=_MOST)] | Label
+TopK = Annotated[int, Field(ge=1, le=_MOST)]
 _PRIORITY = "x-request-priority"
 
 # As OpenAPI shows them: FastAPI cannot see a form that is read from the stream.
@@ -54,8 +56,8 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     model: str | None = Field(None, max_length=PARAMETER_BYTES)
-    version: Annotated[int, Field(ge=1, le=_MOST)] | Label | None = None
-    top_k: int | None = Field(None, ge=1, le=_MOST)
+    version: Version | None = None
+    top_k: TopK | None = None
     cache: bool = Field(default=False, description="Use and feed the server's cache of encoded inputs.")
     explain: bool = Field(default=False, description="Say what each modality contributes to the answer.")
 

@@ -86,7 +86,7 @@ class RowStream(Response):
 
     async def _answer(self, line: bytes | None, *, index: int, placed: asyncio.Event) -> _Answered:
         started_s = time.perf_counter()
-        row = await self._service.engine.in_thread(self._parsed, (index, line))
+        row = await self._service.engine.in_thread(self._parsed, (index, line), priority=Priority.BATCH)
         try:
             if row.refused is not None:
                 raise row.refused

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import binascii
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from app.api.one_row import raw_inputs
 from app.api.service import Question, Service
 from app.api.strict_json import validate
 from app.bundle.sample import RawInputs
-from app.serving.engine import Place
+from app.serving.engine import Answer, Place
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,31 @@ async def answer_row(
     except Exception as error:
         return fail_row(service, error, index=row.index, row_id=row.id)
     return answers.row_prediction(answer, index=row.index, row_id=row.id, started_s=started_s, model=model)
+
+
+async def answer_rows(
+    service: Service, places: Sequence[Place], question: Question, rows: Sequence[Row], *, started_s: float
+) -> list[schemas.RowPrediction | schemas.RowFailure]:
+    """The same for the rows of one request, together. Those that the cache may know go one by one."""
+    if question.cached and service.engine.has_cache:
+        each = zip(places, rows, strict=True)
+        return await asyncio.gather(
+            *(answer_row(service, place, question, row, started_s=started_s) for place, row in each)
+        )
+    asked = [row for row in rows if row.refused is None]
+
+    def tell(index: int, answer: Answer | Exception) -> schemas.RowPrediction | schemas.RowFailure:
+        row = asked[index]
+        if isinstance(answer, Exception):
+            return fail_row(service, answer, index=row.index, row_id=row.id)
+        return answers.row_prediction(answer, index=row.index, row_id=row.id, started_s=started_s, model=None)
+
+    inputs = [(places[row.index], row.raw) for row in asked]
+    told = iter(await service.answers(question, inputs, tell))
+    return [
+        next(told) if row.refused is None else fail_row(service, row.refused, index=row.index, row_id=row.id)
+        for row in rows
+    ]
 
 
 def fail_row(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from starlette.requests import Request
 
@@ -17,8 +19,11 @@ from app.bundle.sample import RawInputs
 from app.metrics import Metrics
 from app.serving.engine import Answer, Engine, Place
 from app.serving.model import LiveModel
+from app.serving.pack import Pack
 from app.serving.repository import Repository
 from app.serving.schedule import Priority
+
+T = TypeVar("T")
 
 _DEFAULT_TOP_K = 5
 
@@ -87,3 +92,27 @@ class Service:
         count_answer(self.metrics, question.model, answer)
         note_answer(question.model, answer)
         return answer
+
+    async def answers(
+        self,
+        question: Question,
+        rows: Sequence[tuple[Place, RawInputs]],
+        tell: Callable[[int, Answer | Exception], T],
+    ) -> list[T]:
+        """The same for rows that are asked together, see Pack: what `tell` makes of each, in order."""
+        last: Answer | None = None
+
+        def told(index: int, answer: Answer | Exception) -> T:
+            nonlocal last
+            if isinstance(answer, Answer):
+                count_answer(self.metrics, question.model, answer)
+                last = answer
+            return tell(index, answer)
+
+        pack = Pack(
+            self.engine, question.model, top_k=question.top_k, explained=question.explained, tell=told
+        )
+        answered = await pack.answers(rows)
+        if last is not None:
+            note_answer(question.model, last)
+        return answered

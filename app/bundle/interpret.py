@@ -85,7 +85,7 @@ def interpret(
         if name in used
     }
     return Prediction(
-        top=tuple(_named(outputs.probabilities, index, manifest) for index in order[:top_k]),
+        top=_ranked(outputs.probabilities, order[:top_k], manifest),
         labels=_holding(outputs.probabilities, manifest),
         used=used,
         missing=tuple(name for name in names if name not in used),
@@ -98,8 +98,8 @@ def interpret(
 
 
 def _opinion(probabilities: NDArray[np.float32], manifest: Manifest) -> Opinion:
-    best = _named(probabilities, np.argmax(probabilities), manifest)
-    return Opinion(best.label, best.probability, _holding(probabilities, manifest))
+    best = int(probabilities.argmax())
+    return Opinion(manifest.labels[best], probabilities.item(best), _holding(probabilities, manifest))
 
 
 def _holding(probabilities: NDArray[np.float32], manifest: Manifest) -> tuple[ClassProbability, ...] | None:
@@ -108,7 +108,7 @@ def _holding(probabilities: NDArray[np.float32], manifest: Manifest) -> tuple[Cl
         return None
     reached = probabilities >= np.array(manifest.label_thresholds, np.float32)
     order = np.argsort(-probabilities, kind="stable")
-    return tuple(_named(probabilities, index, manifest) for index in order if reached[index])
+    return _ranked(probabilities, order[reached[order]], manifest)
 
 
 def _prediction_set(outputs: RowOutputs, order: NDArray[np.intp], manifest: Manifest) -> PredictionSet | None:
@@ -116,9 +116,15 @@ def _prediction_set(outputs: RowOutputs, order: NDArray[np.intp], manifest: Mani
     if conformal is None:
         return None
     assert outputs.prediction_set is not None, "the predictor reads it where the manifest has sets"
-    chosen = tuple(manifest.labels[index] for index in order if outputs.prediction_set[index])
+    labels = manifest.labels
+    chosen = tuple(labels[index] for index in order[outputs.prediction_set[order]].tolist())
     return PredictionSet(level=conformal.level, labels=chosen)
 
 
-def _named(probabilities: NDArray[np.float32], index: np.intp, manifest: Manifest) -> ClassProbability:
-    return ClassProbability(label=manifest.labels[index], probability=float(probabilities[index]))
+def _ranked(
+    probabilities: NDArray[np.float32], order: NDArray[np.intp], manifest: Manifest
+) -> tuple[ClassProbability, ...]:
+    """These classes by name: numbers leave numpy all at once, for one at a time takes as long as a fusion."""
+    labels = manifest.labels
+    said = zip(order.tolist(), probabilities[order].tolist(), strict=True)
+    return tuple(ClassProbability(labels[index], probability) for index, probability in said)

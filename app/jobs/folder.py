@@ -41,7 +41,17 @@ class Folder:
         self.rows_of(job_id).unlink(missing_ok=True)
 
     def make(self) -> None:
-        self._rows.mkdir(parents=True, exist_ok=True)
+        """What people send is for nobody else's eyes."""
+        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._rows.mkdir(mode=0o700, exist_ok=True)
+
+    def sync(self) -> None:
+        """The names of files, as their bytes, outlive a power cut."""
+        descriptor = os.open(self._rows, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def lock(self) -> int:
         """A descriptor that holds the folder until it, and every copy that a fork made, is closed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,9 +15,9 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from app.jobs.errors import JobsError, ManifestRefused, StoreFailed, TooMany
 from app.jobs.folder import Folder
-from app.jobs.job import Job, Source, Wanted
+from app.jobs.job import Chunk, Job, Source, Wanted
 from app.jobs.manifests import Manifests
-from app.jobs.spool import Caps, Spool
+from app.jobs.spool import CHUNK_ROWS, Caps, Spool
 from app.jobs.store import Kind, Store
 
 P = ParamSpec("P")
@@ -44,6 +45,8 @@ class Jobs:
         self.added = asyncio.Event()  # a job, by this process
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="jobs")  # so that transactions take turns
         self._files = ThreadPoolExecutor(2, thread_name_prefix="spool")
+        self._copies = ThreadPoolExecutor(1, thread_name_prefix="copy")  # minutes each: nobody else waits
+        self._receiving = 0
         self._store: Store | None = None
 
     async def __aenter__(self) -> Jobs:
@@ -55,6 +58,7 @@ class Jobs:
         await asyncio.get_running_loop().run_in_executor(self._threads, self._store.close)
         self._threads.shutdown()
         self._files.shutdown()
+        self._copies.shutdown()
 
     async def ask(self, method: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a method of the store, as `ask(Store.get, …)`. Raises what it raises."""
@@ -66,16 +70,17 @@ class Jobs:
         )
         return result
 
-    async def in_thread(self, function: Callable[[], T]) -> T:
+    async def in_thread(self, function: Callable[[], T], *, is_long: bool = False) -> T:
         """For files. Raises StoreFailed where the disk is full, or gone."""
+        pool = self._copies if is_long else self._files
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._files, function)
+            return await asyncio.get_running_loop().run_in_executor(pool, function)
         except OSError as error:
             raise StoreFailed("Jobs can be neither kept nor shown at present. Try again later.") from error
 
     async def room(self) -> None:
-        """Raises TooMany, for who has not sent the rows yet."""
-        if (await self.ask(Store.backlog)).jobs >= self.limits.unfinished:
+        """Raises TooMany, for who has not sent the rows yet. Those that are being sent here count, too."""
+        if (await self.ask(Store.backlog)).jobs + self._receiving >= self.limits.unfinished:
             most = self.limits.unfinished
             raise TooMany(f"There are {most} unfinished jobs. Wait until one ends, or cancel one.")
 
@@ -86,9 +91,11 @@ class Jobs:
         path = self.folder.rows_of(job_id)
         file = await self.in_thread(lambda: path.open("xb", buffering=2**18))
         receipt = Receipt(self, job_id, Spool(file, self.limits.caps))
+        self._receiving += 1
         try:
             yield receipt
         finally:
+            self._receiving -= 1
             await self._finish_file(file.close, path, is_kept=receipt.is_kept)
 
     async def _finish_file(self, close: Callable[[], None], path: Path, *, is_kept: bool) -> None:
@@ -120,12 +127,24 @@ class Jobs:
         """The job has ended, and needs them no more."""
         await self.in_thread(lambda: self.folder.forget(job_id))
 
-    async def lines(self, job_id: str, kind: Kind) -> AsyncIterator[bytes]:
-        """What is finished of a job, chunk by chunk. Raises StoreFailed."""
-        after = -1
-        while (found := await self.ask(Store.output, job_id, kind, after=after)) is not None:
-            after, body = found
-            yield body
+    async def lines(
+        self, job_id: str, kind: Kind, *, after: int = -1, most: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """What is finished of a job behind that position, so many lines at most. Raises StoreFailed."""
+        first, left = after - CHUNK_ROWS, most
+        while left != 0 and (found := await self.ask(Store.output, job_id, kind, after=first)) is not None:
+            first, body = found
+            if first <= after or left is not None:
+                lines = [line for line in body.splitlines(keepends=True) if _position(line) > after][:left]
+                left = None if left is None else left - len(lines)
+                body = b"".join(lines)
+            if body:
+                yield body
+
+
+def _position(line: bytes) -> int:
+    position: int = json.loads(line)["position"]
+    return position
 
 
 class Receipt:
@@ -154,13 +173,13 @@ class Receipt:
             message = "This server reads no manifests: TRICHORD_MANIFESTS_DIR is not set. Upload the rows."
             raise ManifestRefused(message, part="manifest")
         base = await self._jobs.in_thread(lambda: manifests.base(manifest))
-        await self._jobs.in_thread(lambda: manifests.copy(manifest, self._spool))
+        await self._jobs.in_thread(lambda: manifests.copy(manifest, self._spool), is_long=True)
         return base
 
     async def submit(self, source: Source, wanted: Wanted) -> Job:
         """Raises TooMany, TooLarge or StoreFailed."""
         await self._flush()
-        chunks = await self._jobs.in_thread(self._spool.close)
+        chunks = await self._jobs.in_thread(self._closed)
         self.is_kept = True  # also if we are cancelled while it is decided: a start removes what has no job
         try:
             job = await self._jobs.ask(
@@ -178,6 +197,11 @@ class Receipt:
         self.is_kept = job.id == self._job_id and job.is_unfinished
         self._jobs.added.set()
         return job
+
+    def _closed(self) -> tuple[Chunk, ...]:
+        chunks = self._spool.close()
+        self._jobs.folder.sync()
+        return chunks
 
     async def _flush(self) -> None:
         piece, self._held = bytes(self._held), bytearray()

@@ -122,11 +122,12 @@ def _portable(value: object) -> Any:
 
 
 def read_lines(path: Path, chunk: Chunk) -> list[bytes]:
-    """The chunk's lines, one for each row."""
+    """The chunk's lines, one for each row. Raises OSError; FileNotFoundError also for another file."""
     with path.open("rb") as file:
         file.seek(chunk.offset)
         lines = file.read(chunk.size).split(b"\n")[:-1]
-    assert len(lines) == chunk.rows, "the file is as it was indexed"
+    if len(lines) != chunk.rows:
+        raise FileNotFoundError(path)  # what is there is not what was indexed
     return lines
 
 

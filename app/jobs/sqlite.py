@@ -87,6 +87,13 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         """Raises StoreFailed."""
         self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self) -> None:
         self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")  # an accepted job outlives a power cut
@@ -124,7 +131,7 @@ class SqliteStore:
                 ),
             ).lastrowid  # fmt: skip
             self._insert_chunks(seq, chunks)
-        return self.get(job_id, owner=source.owner)
+            return self.get(job_id, owner=source.owner)
 
     @_told
     def get(self, job_id: str, *, owner: str) -> Job:
@@ -230,9 +237,9 @@ class SqliteStore:
             return self._change(claim, "lease_until_s = ?", now_s + lease_s)
 
     @_told
-    def release(self, claim: Claim) -> None:
+    def release(self, claim: Claim, *, is_attempt: bool) -> None:
         with self._writing():
-            self._change(claim, "token = NULL, attempts = attempts - 1")
+            self._change(claim, "token = NULL, attempts = attempts - ?", int(not is_attempt))
 
     @_told
     def split(self, claim: Claim, pieces: Sequence[Chunk]) -> None:
@@ -288,11 +295,11 @@ class SqliteStore:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")  # may fail, too; a transaction left open would fail all that follow
         except BaseException:
-            if self._db.in_transaction:  # a full disk has ended it already
+            if self._db.in_transaction:  # a full disk may have ended it already
                 self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     def _change(self, claim: Claim, setting: str, *values: object) -> bool:
         """Whether the claim holds, and so its chunk was changed."""

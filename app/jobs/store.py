@@ -62,8 +62,8 @@ class Store(Protocol):
         """Whether the claim still holds."""
         ...
 
-    def release(self, claim: Claim) -> None:
-        """Give it back as if it had not been claimed."""
+    def release(self, claim: Claim, *, is_attempt: bool) -> None:
+        """Give it back: as one that could not be brought to an end, or as if it had not been claimed."""
         ...
 
     def split(self, claim: Claim, pieces: Sequence[Chunk]) -> None:

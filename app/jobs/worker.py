@@ -149,9 +149,11 @@ class Worker:
             return _IDLE_S
         try:
             await self._chunk(claim)
-        except BaseException:
+        except BaseException as error:
+            is_attempt = isinstance(error, Exception) and not isinstance(error, JobsError)
+            is_attempt = is_attempt and not self._is_stopping()
             with suppress(JobsError):
-                await asyncio.shield(self._jobs.ask(Store.release, claim))
+                await asyncio.shield(self._jobs.ask(Store.release, claim, is_attempt=is_attempt))
             raise
         return 0.0
 
@@ -192,21 +194,25 @@ class Worker:
     async def _outcome(self, claim: Claim) -> Outcome | None:
         """None if the chunk was split instead. Raises _Failed."""
         job, chunk = claim.job, claim.chunk
+        if job.source.base is not None and self._jobs.manifests is None:
+            raise _Failed("The job's rows name files, and the server reads no folder of manifests any more.")
         model = self._model(job)
         path = self._jobs.folder.rows_of(job.id)
         try:
             lines = await self._jobs.in_thread(lambda: read_lines(path, chunk))
         except JobsError as error:
             if isinstance(error.__cause__, FileNotFoundError):
-                raise _Failed("The job's rows are gone from the server's disk.") from error
+                raise _Failed("The job's rows are gone from the server's disk, or changed.") from error
             raise
         is_suspect = claim.attempts > _CHUNK_TRIES
         if is_suspect and chunk.rows > 1:
             await self._jobs.ask(Store.split, claim, singly(lines, chunk))
             return None
-        rows = await self._engine.in_thread(lambda base: list(rows_of(lines, chunk, base)), job.source.base)
+        rows = await self._engine.in_thread(
+            lambda base: list(rows_of(lines, chunk, base)), job.source.base, priority=Priority.BATCH
+        )
         if is_suspect:
-            reason = f"The server ended {claim.attempts - 1} times while it answered this row."
+            reason = f"The server failed {claim.attempts - 1} times while it answered this row."
             return _outcome(rows, [_Letter("predict", "internal", reason, claim.attempts - 1)])
         return _outcome(rows, await self._answers(rows, model, job.wanted.top_k))
 
@@ -243,8 +249,9 @@ class Worker:
     async def _answer(self, row: Row, model: LiveModel, top_k: int) -> str | _Letter:
         started_s = time.perf_counter()
         try:
-            raw = await self._engine.in_thread(self._load, (row, model))
+            raw = await self._engine.in_thread(self._load, (row, model), priority=Priority.BATCH)
             answer = await self._until_answered(raw, model, top_k)
+            line = self._describe(answer, model, row, started_s)
         except Unreadable as error:
             return _Letter("read", error.code, error.reason)
         except InputError as error:
@@ -260,7 +267,7 @@ class Worker:
             log.exception("a job's row cannot be run")
             return _Letter("predict", "internal", "The model cannot run this row.")
         self._observer.answered(model, answer)
-        return self._describe(answer, model, row, started_s)
+        return line
 
     def _load(self, wanted: tuple[Row, LiveModel]) -> RawInputs:
         row, model = wanted

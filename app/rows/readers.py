@@ -82,9 +82,7 @@ def read_csv(path: Path, names: Names) -> Iterator[Record]:
                 yield line
 
         cells = csv.reader(counted(), strict=True)
-        header = next(cells, [])
-        if not set(header) & set(names.all[1:]):
-            raise NotAnInput(f"'{path}': the header names none of the columns {', '.join(names.all[1:])}.")
+        header = _header(cells, path, names)
         while True:
             try:
                 row = next(cells)
@@ -96,6 +94,16 @@ def read_csv(path: Path, names: Names) -> Iterator[Record]:
                 continue
             if row:
                 yield _row_of_cells(header, row, base, min(1, read / max(1, size)))
+
+
+def _header(cells: Iterator[list[str]], path: Path, names: Names) -> list[str]:
+    try:
+        header = next(cells, [])
+    except csv.Error as error:
+        raise NotAnInput(f"'{path}': the header is not CSV: {error}.") from error
+    if not set(header) & set(names.all[1:]):
+        raise NotAnInput(f"'{path}': the header names none of the columns {', '.join(names.all[1:])}.")
+    return header
 
 
 def _row_of_cells(header: list[str], row: list[str], base: Path, share: float) -> Record:
@@ -120,7 +128,7 @@ def read_parquet(path: Path, names: Names) -> Iterator[Record]:
                     read += 1
                     there = {name: cell for name, cell in value.items() if cell is not None}
                     yield Record(_without_empty(there), path.parent, read / total)
-    except (pyarrow.lib.ArrowException, OSError) as error:  # by what is broken
+    except (pyarrow.lib.ArrowException, OSError, ValueError, OverflowError) as error:  # by what is broken
         raise NotAnInput(f"'{path}' is not readable as Parquet.") from error
 
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import Final
 
 from app.bundle.errors import InputError
 from app.bundle.interpret import RowOutputs
@@ -23,9 +24,14 @@ from app.score.errors import EngineLost
 
 log = logging.getLogger(__name__)
 
-_AHEAD = 3  # batches read and decoded before they are run
+AHEAD: Final = 3  # batches read and decoded before they are run
 
 _Prepared = tuple[Row, Sample | Failed]
+
+
+def chunk_rows(batch_rows: int, threads: int) -> int:
+    """Rows that a thread is given to decode: handing over one alone costs as much as a small image."""
+    return max(1, batch_rows // (2 * threads))
 
 
 class LocalEngine:
@@ -63,19 +69,19 @@ class LocalEngine:
         return Load(concurrency=self._decoders)
 
     def score(self, rows: Iterable[Row]) -> Generator[Outcome, None, None]:
-        """See Engine. Decoding goes out in chunks: handing over one row costs as much as a small image."""
-        chunk_rows = max(1, self._batch_rows // (2 * self._decoders))
+        """See Engine."""
+        step = chunk_rows(self._batch_rows, self._decoders)
         todo = iter(rows)
         running: deque[Future[list[Outcome]]] = deque()
         with ThreadPoolExecutor(self._decoders) as decoders, ThreadPoolExecutor(1) as runner:
             try:
                 while batch := list(itertools.islice(todo, self._batch_rows)):
                     chunks = [
-                        decoders.submit(self._prepare, batch[start : start + chunk_rows])
-                        for start in range(0, len(batch), chunk_rows)
+                        decoders.submit(self._prepare, batch[start : start + step])
+                        for start in range(0, len(batch), step)
                     ]
                     running.append(runner.submit(self._run, chunks))
-                    if len(running) > _AHEAD:
+                    if len(running) > AHEAD:
                         yield from running.popleft().result()
                 while running:
                     yield from running.popleft().result()

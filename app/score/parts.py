@@ -54,10 +54,11 @@ def part_opener(format: Format, columns: Sequence[str], *, is_multilabel: bool) 
 class _JsonLines:
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
+        self._encoder = json.JSONEncoder(default=_said, allow_nan=False)
 
     def add(self, row: dict[str, Any]) -> None:
         there = {name: value for name, value in row.items() if value is not None}
-        self._file.write(json.dumps(there, default=_said, allow_nan=False).encode() + b"\n")
+        self._file.write(self._encoder.encode(there).encode() + b"\n")
 
     def close(self) -> None:
         with self._file:

@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ from app.score.http import Fault, RowClient
 from app.score.pace import pause_s
 
 _PACK_BYTES: Final = 4 * 2**20  # of one request, an eighth of what a server takes; a larger row goes alone
+_HELD_BYTES: Final = 12 * 2**20  # of packs without an answer; each is in memory two or three times over
 _START_S: Final = 10.0  # how long to look for a server that has not answered yet
 _TRANSIENT: Final = (*BUSY, 504)  # of a row among others
 
@@ -53,6 +54,7 @@ class Asking:
 class _Loaded:
     row: Row
     asked: client.Row
+    size: int  # bytes
 
 
 async def find_model(server: RowClient, name: str | None) -> Model:
@@ -151,6 +153,7 @@ class RemoteEngine:
     async def _pump(self, rows: Iterator[Row], outcomes: queue.Queue[Any], stop: threading.Event) -> None:
         """Read packs, keep as many on the way as the limit lets in and one more ready, hand outcomes over."""
         asking: deque[asyncio.Task[list[Outcome]]] = deque()
+        sizes: dict[asyncio.Task[list[Outcome]], int] = {}  # of those without an answer
         self._client = self._connect()
         self._asker.begin()
         try:
@@ -158,8 +161,11 @@ class RemoteEngine:
                 pack, failed = await asyncio.to_thread(self._next_pack, rows, stop)
                 if not pack and not failed:
                     break
-                asking.append(asyncio.create_task(self._answer_all(pack, failed)))
-                while len(asking) > self._room and not stop.is_set():
+                task = asyncio.create_task(self._answer_all(pack, failed))
+                asking.append(task)
+                sizes[task] = sum(one.size for one in pack)
+                task.add_done_callback(sizes.pop)
+                while (len(asking) > self._room or sum(sizes.values()) > _HELD_BYTES) and not stop.is_set():
                     await self._hand_over(asking, outcomes, stop)
             while asking and not stop.is_set():
                 await self._hand_over(asking, outcomes, stop)
@@ -209,8 +215,10 @@ class RemoteEngine:
                 failed.append(Failed(row, "read", error.code, error.reason))
                 continue
             text = None if raw.text is None else raw.text.decode(errors="surrogateescape")
-            pack.append(_Loaded(row, client.Row(image=raw.image, text=text, audio=raw.audio)))
-            size += sum(len(body) for body in (raw.image, raw.text, raw.audio) if body is not None)
+            bodies = (raw.image, raw.text, raw.audio)
+            asked = client.Row(image=raw.image, text=text, audio=raw.audio)
+            pack.append(_Loaded(row, asked, sum(len(body) for body in bodies if body is not None)))
+            size += pack[-1].size
         return pack, failed
 
     async def _answer_all(self, pack: list[_Loaded], failed: list[Failed]) -> list[Outcome]:
@@ -241,27 +249,47 @@ class RemoteEngine:
         pairs = list(zip(pack, asked.said, strict=True))
         may_ask = unlucky < self._asking.retries
         again = [one for one, said in pairs if may_ask and _is_transient(said)]
-        final = [
-            self._outcome(one, said, asked) for one, said in pairs if not (may_ask and _is_transient(said))
+        final = [(one, said) for one, said in pairs if not (may_ask and _is_transient(said))]
+        vectors = await self._vectors(final)
+        outcomes = [
+            self._outcome(one, said, asked, vector)
+            for (one, said), vector in zip(final, vectors, strict=True)
         ]
-        outcomes = list(await asyncio.gather(*final))
         if again:
             await self._asker.pause(unlucky + 1, retry_after_s=1.0)
             outcomes += await self._answer(again, unlucky=unlucky + 1)
             outcomes.sort(key=lambda outcome: outcome.row.position)
         return outcomes
 
-    async def _outcome(self, one: _Loaded, said: RowAnswer, asked: Asked[tuple[RowAnswer, ...]]) -> Outcome:
+    def _outcome(
+        self,
+        one: _Loaded,
+        said: RowAnswer,
+        asked: Asked[tuple[RowAnswer, ...]],
+        vector: list[float] | GaveUp | None,
+    ) -> Outcome:
         if said.error is not None:
             return _failed(one.row, Fault.of(said.error), asked.attempts, seconds=asked.seconds)
+        if isinstance(vector, GaveUp):
+            return _failed(one.row, vector.fault, vector.attempts)
         prediction = said.result()
-        embedding = None
-        if self._asking.embeddings:
-            try:
-                embedding = (await self._asker.ask(lambda: self._embed(one.asked))).said
-            except GaveUp as gave_up:
-                return _failed(one.row, gave_up.fault, gave_up.attempts)
-        return Scored(one.row, answer(prediction, prediction.warnings, embedding), asked.seconds)
+        return Scored(one.row, answer(prediction, prediction.warnings, vector), asked.seconds)
+
+    async def _vectors(
+        self, answered: list[tuple[_Loaded, RowAnswer]]
+    ) -> Sequence[list[float] | GaveUp | None]:
+        """The embeddings of rows that have an answer, if they are asked for."""
+        if not self._asking.embeddings:
+            return [None] * len(answered)
+        return await asyncio.gather(*(self._vector(one, said) for one, said in answered))
+
+    async def _vector(self, one: _Loaded, said: RowAnswer) -> list[float] | GaveUp | None:
+        if said.error is not None:
+            return None
+        try:
+            return (await self._asker.ask(lambda: self._embed(one.asked))).said
+        except GaveUp as gave_up:
+            return gave_up
 
     async def _embed(self, row: client.Row) -> list[float]:
         found = await self._client.embed(

@@ -219,15 +219,44 @@ class Batcher(Generic[In, Out]):
     ) -> Batched[Out]:
         """Wait for the answer. Raises DeadlineExceeded, or what `work` raised for this row."""
         now_s = self._clock()
-        reply: asyncio.Future[Batched[Out]] = asyncio.get_running_loop().create_future()
-        job = Job(value, reply, queued_s=now_s)
-        self._schedule.enqueue(ticket, now_s, key=work, payload=job, cost_s=cost_s)
+        reply = self._enqueue(ticket, work, value, cost_s=cost_s, now_s=now_s)
         self._arrival.set()
         try:
             async with asyncio.timeout(ticket.deadline_s - now_s):
                 return await reply
         except TimeoutError:
             raise _deadline_exceeded() from None
+
+    async def submit_all(
+        self, work: Work[In, Out], rows: Sequence[tuple[Ticket[Job[In, Out]], In, float]]
+    ) -> list[Batched[Out] | Exception]:
+        """Likewise for several rows at once, each with its cost: what became of each, in order.
+
+        They are queued in one step, so they share a run if there is room in it; nobody waits beyond the last
+        of their deadlines.
+        """
+        if not rows:
+            return []
+        now_s = self._clock()
+        replies = [
+            self._enqueue(ticket, work, value, cost_s=cost_s, now_s=now_s) for ticket, value, cost_s in rows
+        ]
+        self._arrival.set()
+        try:
+            await asyncio.wait(replies, timeout=max(ticket.deadline_s for ticket, _, _ in rows) - now_s)
+            return [_settled(reply) for reply in replies]
+        finally:
+            for reply in replies:
+                reply.cancel()  # of those that nobody waits for any more
+
+    def _enqueue(
+        self, ticket: Ticket[Job[In, Out]], work: Work[In, Out], value: In, *, cost_s: float, now_s: float
+    ) -> asyncio.Future[Batched[Out]]:
+        reply: asyncio.Future[Batched[Out]] = asyncio.get_running_loop().create_future()
+        self._schedule.enqueue(
+            ticket, now_s, key=work, payload=Job(value, reply, queued_s=now_s), cost_s=cost_s
+        )
+        return reply
 
     async def _serve(self) -> None:
         while self._schedule.open_rows or not self._draining:
@@ -280,6 +309,16 @@ def _checked(work: Work[In, Out], values: list[In]) -> Outcome[Out]:
 def _job(ticket: Ticket[Job[In, Out]]) -> Job[In, Out]:
     assert ticket.payload is not None, "a queued ticket has its job"
     return ticket.payload
+
+
+def _settled(reply: asyncio.Future[Batched[Out]]) -> Batched[Out] | Exception:
+    if not reply.done():
+        return _deadline_exceeded()
+    error = reply.exception()
+    if error is None:
+        return reply.result()
+    assert isinstance(error, Exception), "what ends a process ends it"
+    return error
 
 
 def _deadline_exceeded() -> DeadlineExceeded:

@@ -87,6 +87,9 @@ class CostModel:
     def _nearest(self, part: str, length: int) -> LinearCost:
         """The bucket of this length, or the known one that is nearest to it."""
         bucket = length.bit_length()
+        found = self._parts.get((part, bucket))
+        if found is not None:
+            return found
         known = [at for name, at in self._parts if name == part]
         if not known:
             return LinearCost()

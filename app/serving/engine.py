@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Self, TypeVar
@@ -16,6 +15,7 @@ from app.bundle.sample import InputWarning, RawInputs, Sample
 from app.serving.batcher import Batched, Batcher, Job, Observer
 from app.serving.cache import Encodings, FeatureCache, Lookup
 from app.serving.cost import CostModel
+from app.serving.decoders import Decoders
 from app.serving.errors import Overloaded
 from app.serving.model import LiveModel
 from app.serving.schedule import Priority, Schedule, Ticket
@@ -71,9 +71,10 @@ class Engine:
             max_batch_size=limits.max_batch_size, max_rows=limits.max_rows, max_bytes=limits.max_bytes
         )
         self.batcher: Batcher[Sample, RowOutputs] = Batcher(schedule, observer=observer, hang_s=limits.hang_s)
+        self.max_batch_size = limits.max_batch_size
         self.has_cache = cache is not None
         self.encodings = Encodings(FeatureCache(max_bytes=0) if cache is None else cache)
-        self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        self.decoders = Decoders(decode_threads)
 
     async def __aenter__(self) -> Self:
         await self.batcher.__aenter__()
@@ -81,7 +82,7 @@ class Engine:
 
     async def __aexit__(self, *exit_info: object) -> None:
         await self.batcher.__aexit__(*exit_info)
-        self._pool.shutdown()
+        self.decoders.close()
 
     @contextmanager
     def admit(
@@ -125,12 +126,21 @@ class Engine:
                 await asyncio.sleep(wait_s)
             yield place
 
-    async def prepare(self, model: LiveModel, raw: RawInputs) -> Sample:
+    async def prepare(self, model: LiveModel, raw: RawInputs, *, priority: Priority) -> Sample:
         """Decode in a thread, so that neither the event loop nor the executor waits for it."""
-        return await self.in_thread(model.predictor.prepare, raw)
+        return await self.in_thread(model.predictor.prepare, raw, priority=priority)
 
-    async def in_thread(self, function: Callable[[T], U], argument: T) -> U:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function, argument)
+    async def in_thread(self, function: Callable[[T], U], argument: T, *, priority: Priority) -> U:
+        """Wait for `function(argument)` in a thread that decodes, or raise what it raised."""
+        return await self.decoders.call(function, argument, priority=priority)
+
+    async def run_all(
+        self, model: LiveModel, rows: Sequence[tuple[Place, Sample]]
+    ) -> list[Batched[RowOutputs] | Exception]:
+        """Run rows that are prepared, together where there is room; what became of each, in order."""
+        return await self.batcher.submit_all(
+            model, [(place.ticket, sample, model.cost_s(sample)) for place, sample in rows]
+        )
 
 
 class Place:
@@ -138,8 +148,16 @@ class Place:
 
     def __init__(self, engine: Engine, ticket: Ticket[Job[Sample, RowOutputs]], costs: CostModel) -> None:
         self._engine = engine
-        self._ticket = ticket
+        self.ticket = ticket
         self._costs = costs
+
+    @property
+    def priority(self) -> Priority:
+        return self.ticket.priority
+
+    def arrived(self) -> None:
+        """The row's body is in; from now on its wait is ours."""
+        self._engine.batcher.arrived(self.ticket)
 
     @contextmanager
     def with_more(self, rows: int) -> Iterator[list[Place]]:
@@ -147,7 +165,7 @@ class Place:
 
         All or none: raises Overloaded, Draining or NotReady. Their bytes are counted with the first.
         """
-        batcher, first = self._engine.batcher, self._ticket
+        batcher, first = self._engine.batcher, self.ticket
         with ExitStack() as stack:
             places = [self]
             for _ in range(rows - 1):
@@ -167,15 +185,17 @@ class Place:
         A row that is `cached` uses and feeds the engine's cache, if there is one. One that is `explained` is
         fused for each subset of its modalities, in the one run, and costs so much more.
         """
-        engine, ticket = self._engine, self._ticket
-        engine.batcher.arrived(ticket)
+        engine, ticket = self._engine, self.ticket
+        self.arrived()
         started_s = time.perf_counter()
-        keys = await engine.in_thread(model.encoding_keys, raw) if cached and engine.has_cache else {}
+        keys = {}
+        if cached and engine.has_cache:
+            keys = await engine.in_thread(model.encoding_keys, raw, priority=ticket.priority)
         with engine.encodings.claim(keys, lane=ticket.priority) as claim:
             await claim.join(timeout_s=engine.batcher.left_s(ticket))
             rest = claim.rest(raw)
             is_known = claim.ready and not rest.present
-            sample = claim.complete(Sample() if is_known else await engine.prepare(model, rest))
+            sample = claim.complete(Sample() if is_known else await self._prepared(model, rest))
             sample = replace(sample, is_explained=explained)
             decode_s = time.perf_counter() - started_s
             batched = await self.run(model, sample)
@@ -184,6 +204,9 @@ class Place:
         timings = Timings(decode_s, batched.queue_s, batched.run_s, prepare_s=sample.prepare_s)
         return Answer(prediction, batched.value, sample.warnings, timings, batched.batch_size, claim.lookups)
 
+    async def _prepared(self, model: LiveModel, raw: RawInputs) -> Sample:
+        return await self._engine.prepare(model, raw, priority=self.priority)
+
     async def run(self, model: LiveModel, sample: Sample) -> Batched[RowOutputs]:
         """Run a row that is prepared. Raises DeadlineExceeded, or what the model raised for it."""
-        return await self._engine.batcher.submit(self._ticket, model, sample, cost_s=model.cost_s(sample))
+        return await self._engine.batcher.submit(self.ticket, model, sample, cost_s=model.cost_s(sample))

@@ -64,8 +64,10 @@ def probabilities(answer: dict[str, Any]) -> list[float]:
     return [one["probability"] for one in classes]
 
 
-def test_every_row_is_answered_as_it_is_alone(server: Server) -> None:
-    response = post(server, {"rows": [json_row(raw, id=f"row {n}") for n, raw in enumerate(ROWS)]})
+@pytest.mark.parametrize("priority", ["interactive", "batch"])
+def test_every_row_is_answered_as_it_is_alone(server: Server, priority: str) -> None:
+    rows = [json_row(raw, id=f"row {n}") for n, raw in enumerate(ROWS)]
+    response = post(server, {"rows": rows}, **{"x-request-priority": priority})
     assert response.status_code == 200, response.text
     body = response.json()
     assert body["request_id"] == response.headers["x-request-id"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import pickle
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -117,6 +119,30 @@ def test_a_real_server_that_wants_keys(models_dir: Path, tmp_path: Path) -> None
                 assert_logged(server, raised.value)
         with Client(server.url) as client:
             assert client.ready(), "probes need no key"
+
+
+def test_a_real_server_that_has_no_time_left(server: Server) -> None:
+    with Client(server.url, retries=ONCE, grace_s=10) as client:
+        with pytest.raises(api.DeadlineExceeded) as raised:
+            client.predict(image=tiny.png((1, 2, 3), size=(1000, 1000)), deadline_s=0.001)
+        assert_logged(server, raised.value)
+
+
+class Slow(io.BytesIO):
+    """A file of which the second byte comes late."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() == 1:
+            time.sleep(2.5)
+        return super().read(1 if self.tell() == 0 else size)
+
+
+def test_a_real_server_that_waits_no_longer(models_dir: Path) -> None:
+    """For a body that does not come: its answer is there before the request is sent to its end."""
+    with serving(models_dir, body_seconds=1) as server, Client(server.url, retries=ONCE) as client:
+        with pytest.raises(api.RequestTimeout) as raised:
+            client.predict(image=Slow(tiny.png((1, 2, 3))))
+        assert_logged(server, raised.value)
 
 
 def test_a_real_server_that_has_no_such_path(server: Server) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from app.jobs.errors import TooMany
+from app.jobs.folder import Folder
+from app.jobs.jobs import Jobs, Limits
+from app.jobs.spool import Caps
 from tests import tiny
 from tests.api.test_keys import write as write_keys
 from tests.jobs.asking import LINES, POISON, Asker, lines, problem, row
@@ -25,8 +31,14 @@ def manifests(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("manifests")
     (folder / "day").mkdir()
     (folder / "day" / "a.png").write_bytes(tiny.png((250, 5, 5)))
+    (folder / "day" / "link.png").symlink_to(folder.parent / "secret.png")
+    (folder / "day" / "inside.png").symlink_to(folder / "day" / "a.png")
     rows = [
         {"id": "near", "image": "a.png"},
+        {"id": "linked", "image": "inside.png"},
+        {"id": "linked out", "image": "link.png"},
+        {"id": "absolute", "image": str(folder.parent / "secret.png")},
+        {"id": "in a letter", "stage": "read", "code": "c", "base": "/", "row": {"image": "etc/passwd"}},
         {"id": "far", "image": "../../secret.png"},
         {"id": "gone", "image": "b.png"},
         {"id": "said", "text": "abc"},
@@ -114,9 +126,12 @@ def test_a_manifest_names_files_below_its_folder_and_no_others(asker: Asker) -> 
     assert made.status_code == 202, made.text
     job = asker.until(made.json()["id"], "completed")
     assert job["manifest"] == "day/rows.jsonl"
-    assert [said["id"] for said in asker.output(job["id"], "results")] == ["near", "said"]
+    assert [said["id"] for said in asker.output(job["id"], "results")] == ["near", "linked", "said"]
     letters = {letter["id"]: letter for letter in asker.output(job["id"], "errors")}
     assert {name: letter["code"] for name, letter in letters.items()} == {
+        "linked out": "not_a_file",
+        "absolute": "not_a_file",
+        "in a letter": "not_a_file",
         "far": "not_a_file",
         "gone": "file_not_found",
     }
@@ -125,6 +140,15 @@ def test_a_manifest_names_files_below_its_folder_and_no_others(asker: Asker) -> 
 
     table = asker.name("day/rows.csv").json()
     assert asker.until(table["id"], "completed")["rows"] == {"total": 2, "scored": 2, "failed": 0}
+
+
+def test_a_manifest_that_is_none_says_so(asker: Asker, manifests: Path) -> None:
+    (manifests / "header.csv").write_text('"id"x,text\n1,a\n')
+    (manifests / "broken.parquet").write_bytes(b"PAR1 no more")
+    for named in ("header.csv", "broken.parquet"):
+        refused = asker.name(named)
+        assert problem(refused) == (422, "invalid_parameter")
+        assert str(manifests) not in refused.text
 
 
 @pytest.mark.parametrize(
@@ -253,6 +277,17 @@ def test_killed_in_the_middle_it_goes_on_and_answers_each_row_once(
     assert job["rows"] == {"total": 1_500, "scored": 1_470, "failed": 30}
 
 
+def test_what_a_worker_had_when_it_was_killed_another_takes(models_dir: Path, tmp_path: Path) -> None:
+    """When its claim has run out; the server lives on."""
+    with serving(models_dir, jobs_dir=tmp_path, workers=2) as server:
+        asker = Asker(server)
+        job_id = asker.submit(lines(map(row, range(300))))["id"]
+        wait_for(lambda: asker.done(job_id) > 0)
+        os.kill(children(server)[0], signal.SIGKILL)
+        asker.until(job_id, "completed", seconds=90)
+        assert [one["position"] for one in asker.output(job_id, "results")] == list(range(300))
+
+
 def test_told_to_stop_a_server_gives_its_rows_back(models_dir: Path, tmp_path: Path) -> None:
     settings = {"jobs_dir": tmp_path, "port": free_port()}
     with serving(models_dir, **settings) as server:
@@ -275,6 +310,59 @@ def test_a_folder_has_one_server(models_dir: Path, tmp_path: Path) -> None:
         )  # fmt: skip
     assert second.returncode == 4
     assert "Another server owns the jobs" in second.stderr
+
+
+def test_rows_that_name_files_end_with_the_folder_that_they_are_in(
+    models_dir: Path, manifests: Path, tmp_path: Path
+) -> None:
+    """Else their names would be looked up from wherever the server was started."""
+    rows = [{"id": f"r{number}", "image": "a.png"} for number in range(2_000)]
+    (manifests / "day" / "many.jsonl").write_bytes(lines(rows))
+    with serving(models_dir, jobs_dir=tmp_path, manifests_dir=manifests) as server:
+        job = Asker(server).name("day/many.jsonl").json()
+        kill(server)
+    with serving(models_dir, jobs_dir=tmp_path) as server:
+        ended = Asker(server).until(job["id"], "failed")
+    assert "reads no folder of manifests" in ended["reason"]
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: os.truncate(path, 100)])
+def test_rows_that_were_lost_end_their_job_and_no_other(
+    models_dir: Path, tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    with serving(models_dir, jobs_dir=tmp_path) as server:
+        asker = Asker(server)
+        job = asker.submit(lines(map(row, range(3_000))))
+        after = asker.submit(lines([row(1)]))
+        harm(tmp_path / "rows" / f"{job['id']}.jsonl")
+        assert "gone from the server's disk" in asker.until(job["id"], "failed")["reason"]
+        asker.until(after["id"], "completed")
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(models_dir: Path, tmp_path: Path) -> None:
+    with serving(models_dir, jobs_dir=tmp_path) as server:
+        assert (tmp_path / "rows").stat().st_mode & 0o077 == 0, "rows are for nobody else's eyes"
+        head = f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: {LINES['Content-Type']}\r\n"
+        body = lines(map(row, range(2_000)))
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(f"{head}Content-Length: {2 * len(body)}\r\n\r\n".encode() + body)
+            wait_for(lambda: len(list((tmp_path / "rows").iterdir())) == 1)
+        wait_for(lambda: not list((tmp_path / "rows").iterdir()))
+        assert Asker(server).ask("GET", "/v1/jobs").json()["jobs"] == []
+
+
+def test_uploads_on_their_way_count_as_jobs(tmp_path: Path) -> None:
+    async def run() -> None:
+        folder = Folder(tmp_path)
+        folder.make()
+        async with Jobs(folder, Limits(Caps(10, 1000), unfinished=1, keep_s=1), manifests=None) as jobs:
+            await jobs.room()
+            async with jobs.receiving():
+                with pytest.raises(TooMany):
+                    await jobs.room()
+            await jobs.room()
+
+    asyncio.run(run())
 
 
 def test_a_model_that_is_gone_ends_its_jobs(tmp_path: Path) -> None:

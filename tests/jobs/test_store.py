@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
+import signal
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -20,7 +22,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from app.jobs.errors import JobNotFound, TooMany
+from app.jobs.errors import JobNotFound, StoreFailed, TooMany
 from app.jobs.job import Chunk, Claim, Outcome, Source, State, Wanted
 from app.jobs.sqlite import SqliteStore
 
@@ -90,9 +92,9 @@ class Workers(RuleBasedStateMachine):
     def finish_and_forget_that(self, claim: Claim, at: int) -> None:
         self.finish(claim, at)
 
-    @rule(claim=consumes(claims), at=st.integers(0, 1))
-    def give_back(self, claim: Claim, at: int) -> None:
-        self.stores[at].release(claim)
+    @rule(claim=consumes(claims), at=st.integers(0, 1), is_attempt=st.booleans())
+    def give_back(self, claim: Claim, at: int, *, is_attempt: bool) -> None:
+        self.stores[at].release(claim, is_attempt=is_attempt)
 
     @rule(claim=consumes(claims), at=st.integers(0, 1))
     def split(self, claim: Claim, at: int) -> None:
@@ -162,10 +164,14 @@ def test_a_claim_that_ran_out_is_another_attempt(store: SqliteStore) -> None:
     assert second is not None
     assert (first.attempts, second.attempts) == (1, 2)
     assert store.finish(first, outcome(first.chunk), at_s=0) is None, "it came too late"
-    store.release(second)
+    store.release(second, is_attempt=False)
     third = store.claim(now_s=LEASE_S, lease_s=LEASE_S, at_s=0)
     assert third is not None
     assert third.attempts == 2, "what is given back was no attempt"
+    store.release(third, is_attempt=True)
+    fourth = store.claim(now_s=LEASE_S, lease_s=LEASE_S, at_s=0)
+    assert fourth is not None
+    assert fourth.attempts == 3, "what failed was one"
     store.close()
 
 
@@ -189,3 +195,27 @@ def test_there_are_so_many_unfinished_jobs_and_no_more(store: SqliteStore) -> No
     store.cancel("a", at_s=0)
     assert store.add("b", Source(), WANTED, chunks(1), now_s=0, most=1).id == "b"
     store.close()
+
+
+def test_a_disk_that_was_full_costs_nothing_but_time(tmp_path: Path, store: SqliteStore) -> None:
+    store.add("a", Source(), WANTED, chunks(1, 1), now_s=0, most=9)
+    claim = store.claim(now_s=0, lease_s=LEASE_S, at_s=0)
+    assert claim is not None
+    much = Outcome(b"x" * 2**20, b"", 1, 0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, before[1]))
+        for _ in range(2):
+            with pytest.raises(StoreFailed):
+                store.finish(claim, much, at_s=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert store.get("a", owner="").scored == 0
+    assert store.finish(claim, much, at_s=0) is not None
+    assert store.get("a", owner="").scored == 1
+    store.close()
+    again = SqliteStore(tmp_path / "jobs.db")
+    assert again.output("a", "results", after=-1) == (0, much.results)
+    again.close()

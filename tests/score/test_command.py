@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -13,16 +12,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import httpx
-import pyarrow
-import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
@@ -377,81 +373,6 @@ def test_options_that_make_no_sense(
     given = (folder if option == "BUNDLE" else option for option in options)
     done = score("--input", small(tmp_path), "--output", tmp_path / "out", *given)
     assert (done.code, said in done.stderr) == (2, True), done.stderr
-
-
-# --- formats --------------------------------------------------------------------------------------
-
-
-def made(kind: Callable[[], Any], tmp_path: Path) -> Path:
-    bundle = kind()
-    return tiny.write_files(tmp_path / "models", bundle, bundle.files)
-
-
-@pytest.mark.parametrize("kind", [tiny.make, tiny.with_sets, tiny.multilabel])
-def test_formats_hold_the_same(manifest: Path, tmp_path: Path, kind: Callable[[], Any]) -> None:
-    folder = made(kind, tmp_path)
-    for name in ("jsonl", "csv", "parquet"):
-        given = ("--input", manifest, "--output", tmp_path / name, "--bundle", folder, "--part-rows", 100)
-        assert score(*given, "--format", name, "--include-embeddings", "--explain").code == 3
-    wanted = [without_time(row) for row in answers(tmp_path / "jsonl")]
-    parts = sorted((tmp_path / "parquet").glob("part-*.parquet"))
-    assert len(parts) == 3
-    found = [row for part in parts for row in pyarrow.parquet.read_table(part).to_pylist()]
-    assert [without_time(without_none(row)) for row in found] == wanted
-    cells = [
-        row
-        for part in sorted((tmp_path / "csv").glob("part-*.csv"))
-        for row in csv.DictReader(part.read_text().splitlines())
-    ]
-    assert [without_time(of_cells(row)) for row in cells] == wanted
-
-
-def without_time(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != "scored_at"}
-
-
-def without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: without_none(entry) for name, entry in value.items() if entry is not None}
-    return [without_none(entry) for entry in value] if isinstance(value, list) else value
-
-
-def of_cells(row: dict[str, str]) -> dict[str, Any]:
-    texts = ("id", "label", "model", "digest", "scored_at", "modalities")
-    read = {name: cell if name in texts else json.loads(cell) for name, cell in row.items() if cell}
-    return read | {"modalities": row["modalities"].split("+")}
-
-
-SCHEMA = {
-    "id": "string", "label": "string", "probability": "float",
-    "labels": "list<element: struct<label: string, probability: float>>",
-    "top": "list<element: struct<label: string, probability: float>>",
-    "modalities": "list<element: string>",
-    "warnings": "list<element: struct<part: string, code: string, message: string>>",
-    "embedding": "list<element: float>",
-    "contribution_image": "double", "contribution_text": "double", "contribution_audio": "double",
-    "model": "string", "version": "int64", "digest": "string",
-    "scored_at": "timestamp[ms, tz=UTC]",
-}  # fmt: skip
-
-
-def test_parquet_has_the_stated_schema_for_others(manifest: Path, tmp_path: Path) -> None:
-    folder = made(tiny.multilabel, tmp_path)
-    given = ("--input", manifest, "--output", tmp_path / "out", "--bundle", folder, "--format", "parquet")
-    assert score(*given, "--include-embeddings", "--explain").code == 3
-    [part] = (tmp_path / "out").glob("part-*.parquet")
-    schema = pyarrow.parquet.read_schema(part)
-    assert {name: str(schema.field(name).type) for name in schema.names if name != "by_modality"} == SCHEMA
-    assert pyarrow.parquet.ParquetFile(part).metadata.row_group(0).column(0).compression == "ZSTD"
-    with duckdb.connect() as database:
-        query = "SELECT count(*), count(DISTINCT id), sum(len(modalities)), min(by_modality.text.probability) FROM read_parquet(?)"  # noqa: E501
-        counted = database.execute(query, [f"{tmp_path}/out/part-*.parquet"]).fetchone()
-    rows = pyarrow.parquet.read_table(part).to_pylist()
-    assert counted is not None
-    assert counted[:3] == (len(rows), len(rows), sum(len(row["modalities"]) for row in rows))
-    assert counted[3] == min(
-        row["by_modality"]["text"]["probability"] for row in rows if row["by_modality"]["text"]
-    )
 
 
 def test_errors_are_called_what_the_server_calls_them() -> None:

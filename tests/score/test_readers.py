@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -56,6 +57,18 @@ def jsonl(folder: Path) -> Path:
     return file
 
 
+def openai_batch(folder: Path) -> Path:
+    """As OpenAI's batches have it: media in base64."""
+    file = folder / "batch.jsonl"
+    with file.open("w") as lines:
+        for row_id, raw in wanted():
+            body = {name: base64.b64encode(getattr(raw, name)).decode() for name in raw.present}
+            body |= {} if raw.text is None else {"text": raw.text.decode()}
+            request = {"custom_id": row_id, "method": "POST", "url": "/v1/predict", "body": body}
+            lines.write(json.dumps(request) + "\n")
+    return file
+
+
 def comma_separated(folder: Path) -> Path:
     file = folder / "rows.csv"
     with file.open("w", newline="") as lines:
@@ -104,9 +117,12 @@ def shard(folder: Path, name: str = "s-000.tar", rows: list[tuple[str, RawInputs
     return file
 
 
-@pytest.mark.parametrize(
-    "write", [jsonl, comma_separated, parquet_of_paths, parquet_of_bytes, media_folder, shard]
-)
+WRITERS = (
+    jsonl, openai_batch, comma_separated, parquet_of_paths, parquet_of_bytes, media_folder, shard,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("write", WRITERS)
 def test_every_kind_of_input_gives_the_same_rows(tmp_path: Path, write: object) -> None:
     assert callable(write)
     rows = rows_of(write(tmp_path))
@@ -167,6 +183,7 @@ def test_two_pictures_for_one_row_are_a_problem(tmp_path: Path) -> None:
     ("name", "body", "said"),
     [
         ("rows.csv", b"a,b\n1,2\n", "names none of the columns"),
+        ("rows.csv", b'"id"x,text\n1,a\n', "the header is not CSV"),
         ("rows.parquet", b"PAR0", "not readable as Parquet"),
         ("rows.xlsx", b"", "an input is a folder or one of"),
     ],

@@ -7,6 +7,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -193,3 +194,27 @@ def test_the_model_is_the_one_that_is_named_in_its_newest_version() -> None:
     )
     with pytest.raises(NotAsked, match="the server has: a, b"):
         asyncio.run(find_model(FakeClient(models=models), None))
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_large_rows_are_few_in_memory(ordered: bool) -> None:  # noqa: FBT001
+    """However many requests the server would bear."""
+    held = most_held = 0
+
+    class Slow(FakeClient):
+        async def predict_batch(
+            self, rows: Sequence[client.Row], **asked: Any
+        ) -> tuple[client.RowAnswer, ...]:
+            nonlocal held, most_held
+            size = sum(len(row.text or "") for row in rows)
+            held += size
+            most_held = max(most_held, held)
+            await asyncio.sleep(0.2)
+            held -= size
+            return await super().predict_batch(rows, **asked)
+
+    slow = Slow()
+    engine = RemoteEngine(lambda: slow, MODEL, Asking(batch_rows=8, ordered=ordered), pause_s=no_pause)
+    large = (text_row(number, f"{number} " + "x" * 2**20) for number in range(120))
+    assert [type(one) for one in engine.score(large)] == [Scored] * 120
+    assert 2**23 < most_held <= 20 * 2**20

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import pytest
@@ -287,4 +288,88 @@ def test_every_caller_gets_exactly_their_own(plan: list[str], max_batch_size: in
             assert index not in allowed[ValueError] | allowed[RuntimeError]
         else:
             assert index in allowed[type(result)]
+    assert max(work.sizes, default=0) <= max_batch_size
+
+
+async def ask_all(
+    queue: Batcher[int, int], work: Echo, values: Sequence[int], *, timeout_s: float = 30.0
+) -> list[Batched[int] | Exception]:
+    with ExitStack() as places:
+        tickets = [
+            places.enter_context(
+                queue.admit(work.costs, priority=INTERACTIVE, timeout_s=timeout_s, size_bytes=1)
+            )
+            for _ in values
+        ]
+        rows = [(ticket, value, 0.0) for ticket, value in zip(tickets, values, strict=True)]
+        return await queue.submit_all(work, rows)
+
+
+def test_rows_that_come_together_share_a_run() -> None:
+    async def scenario(queue: Batcher[int, int]) -> None:
+        work = Echo(poison=frozenset({3}))
+        answers = await ask_all(queue, work, range(8))
+        assert isinstance(answers.pop(3), ValueError)
+        assert [a.value for a in answers if isinstance(a, Batched)] == [0, -1, -2, -4, -5, -6, -7]
+        assert work.sizes[0] == 8
+        assert await ask_all(queue, work, []) == []
+
+    play(scenario, batcher(max_batch_size=8))
+
+
+def test_rows_that_came_together_are_late_one_by_one() -> None:
+    async def scenario(queue: Batcher[int, int]) -> None:
+        work = Echo(is_open=False)
+        answers = await ask_all(queue, work, (1, 2), timeout_s=0.05)
+        assert [type(one) for one in answers] == [DeadlineExceeded, DeadlineExceeded]
+        work.gate.set()
+        assert (await ask(queue, work, 3)).value == -3, "nothing is left of them"
+
+    play(scenario, batcher(max_batch_size=1))
+
+
+def is_its_own(answer: Batched[int] | Exception, value: int, *, kind: str, is_poison: bool) -> bool:
+    if isinstance(answer, Batched):
+        return answer.value == -value and not is_poison
+    if isinstance(answer, DeadlineExceeded):
+        return kind == "hurry"
+    return isinstance(answer, ValueError) and is_poison
+
+
+@settings(deadline=None)
+@given(
+    packs=st.lists(
+        st.tuples(st.integers(1, 9), st.sampled_from(["stay", "stay", "leave", "hurry"])),
+        min_size=1,
+        max_size=9,
+    ),
+    poison=st.frozensets(st.integers(0, 80), max_size=9),
+    max_batch_size=st.integers(1, 7),
+)
+def test_every_row_of_every_pack_gets_its_own(
+    packs: list[tuple[int, str]], poison: frozenset[int], max_batch_size: int
+) -> None:
+    work = Echo(poison=poison)
+
+    async def scenario() -> list[tuple[range, str, list[Batched[int] | Exception] | BaseException]]:
+        tasks, values, first = [], [], 0
+        async with batcher(max_batch_size=max_batch_size) as queue:
+            for rows, kind in packs:
+                values.append(range(first, first + rows))
+                first += rows
+                timeout_s = 0.0005 if kind == "hurry" else 30
+                tasks.append(asyncio.create_task(ask_all(queue, work, values[-1], timeout_s=timeout_s)))
+                await asyncio.sleep(0)
+                if kind == "leave":
+                    tasks[-1].cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert queue.open_rows == queue.open_bytes == 0
+        return list(zip(values, [kind for _, kind in packs], results, strict=True))
+
+    for values, kind, answers in asyncio.run(scenario()):
+        if isinstance(answers, BaseException):
+            assert isinstance(answers, Overloaded if kind == "hurry" else asyncio.CancelledError)
+            continue
+        for value, answer in zip(values, answers, strict=True):
+            assert is_its_own(answer, value, kind=kind, is_poison=value in poison)
     assert max(work.sizes, default=0) <= max_batch_size

@@ -20,6 +20,7 @@ from app.bundle.prepared import check_audio, check_image, check_tokens
 from app.bundle.sample import RawInputs, Sample
 from app.serving.engine import Answer, Engine, Place, Timings
 from app.serving.model import LiveModel
+from app.serving.schedule import Priority
 
 _DECODING: Final = 4  # rows of one request at a time, so that a large one leaves threads to others
 
@@ -54,7 +55,10 @@ async def answer_rows(
     """
     started_s = time.perf_counter()
     gate = asyncio.Semaphore(_DECODING)
-    samples = await _all(_prepare(engine, model, row, index, gate) for index, row in enumerate(rows))
+    samples = await _all(
+        _prepare(engine, model, row, index, gate, priority=place.priority)
+        for index, (place, row) in enumerate(zip(places, rows, strict=True))
+    )
     decode_s = time.perf_counter() - started_s
     return await _all(
         _run(place, model, sample, decode_s=decode_s) for place, sample in zip(places, samples, strict=True)
@@ -83,7 +87,9 @@ def _sample(arrays: Mapping[str, Tensor], model: LiveModel) -> Sample:
     return Sample(image=image, text=text, audio=audio)
 
 
-async def _prepare(engine: Engine, model: LiveModel, row: Row, index: int, gate: asyncio.Semaphore) -> Sample:
+async def _prepare(
+    engine: Engine, model: LiveModel, row: Row, index: int, gate: asyncio.Semaphore, *, priority: Priority
+) -> Sample:
     prepared = row.prepared
     if not row.raw.present:
         if not prepared.present:
@@ -91,7 +97,7 @@ async def _prepare(engine: Engine, model: LiveModel, row: Row, index: int, gate:
         return prepared
     async with gate:
         with _naming(index):
-            decoded = await engine.prepare(model, row.raw)
+            decoded = await engine.prepare(model, row.raw, priority=priority)
     return replace(decoded, **{name: getattr(prepared, name) for name in prepared.present})
 
 
