@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from training.checkpoint import vocabulary_size
 from training.data.dataset import ABSENT, Dataset, PairedByClass, Split
 from training.encoders.specs import RecallText
 from training.encodings import Encodings, encode, presence_of
+from training.evaluate import evaluate
+from training.export.bundle import publish
+from training.export.graphs import export_graphs
 from training.model import Model
 from training.progress import silent
 from training.recipe import Alone, Recipe
@@ -135,3 +139,13 @@ def test_what_meets_before_it_answers_learns_together(lone: Recipe) -> None:
     assert lone.with_fusion("feature", "concat").alone is None
     assert lone.with_fusion("prediction", "stacking").alone is None
     assert lone.with_fusion("prediction", "mean").alone == ALONE
+
+
+def test_what_learned_alone_is_measured_and_published(lone: Recipe, dataset: Dataset, tmp_path: Path) -> None:
+    """An encoder that answers by itself has no head in the graphs, and they answer as torch does."""
+    one = replace(lone, strangers=None, degradation=None)
+    trained = train(one, dataset, seed=0, stage=silent)
+    checkpoint, _ = evaluate(trained, one, dataset, seed=0, stage=silent)
+    graphs = export_graphs(checkpoint.model, one.inputs)
+    published = publish(checkpoint, one, graphs, dataset.test, tmp_path / one.name / "1", number=1)
+    assert published.parity.flips == 0

@@ -8,6 +8,7 @@ from tests.training.encoders.tiny_encoders import IMAGE_SPECS, SPECS, TEXT, TEXT
 from training.encoders.specs import NgramText
 
 _EXPORTED = (
+    "recall",
     "plain in cells",
     "residual",
     "convolution in parts",
