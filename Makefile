@@ -23,7 +23,7 @@ $(VENV)/.serve: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.serve
-	$(BIN)/python -m pip install --quiet --editable '.[serve,cpu,otel,score,train,tune,dev]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[serve,cpu,otel,score,ray,train,tune,dev]' --constraint constraints.txt
 	touch $@
 
 setup: $(VENV)/.dev ## install everything into .venv
