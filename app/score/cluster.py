@@ -19,10 +19,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
+import sys
 import threading
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -43,6 +45,7 @@ from app.score.wire import Answered, Parcel, answered_in, parcels, parcels_in
 
 _STORE_BYTES: Final = 256 * 2**20  # of an object store of our own, beside what the bundle takes
 _REFUSED: Final = (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError)  # by ray.init
+_KNOCK_S: Final = 10.0
 _TRIES: Final = 4  # of a parcel under which actors die
 _GO_ON: Final = "What is finished is kept: run it again to go on."
 
@@ -73,11 +76,11 @@ class RayEngine:
         return Load(concurrency=self._actors)
 
     def score(self, rows: Iterable[Row]) -> Generator[Outcome, None, None]:
-        """See Engine."""
+        """See Engine. What Ray says of dead workers goes to standard error: the other is for the summary."""
         seen = Positions()
         last: int | None = None
         try:
-            with closing(self._answers(rows)) as answers:
+            with redirect_stdout(sys.stderr), closing(self._answers(rows)) as answers:
                 for answered in answers:
                     if answered.number in seen:
                         continue
@@ -187,28 +190,34 @@ class _Actor:
         except RuntimeFault as error:
             self._why = str(error)
 
-    def __call__(self, table: pyarrow.Table) -> Iterator[pyarrow.Table]:
-        for parcel in parcels_in(table):
-            yield self._answer(parcel).table()
+    def __call__(self, table: pyarrow.Table) -> pyarrow.Table:
+        """A parcel to what became of it."""
+        [number] = table["number"].to_pylist()
+        tries = ray.get(self._tries.begin.remote(number))  # before anything that may be what kills
+        [parcel] = parcels_in(table)
+        answered = self._answer(parcel) if tries <= _TRIES or parcel.is_last else _deadly(parcel)
+        self._tries.end.remote(number)
+        return answered.table()
 
     def _answer(self, parcel: Parcel) -> Answered:
         if parcel.is_last:
             return Answered(parcel.number, is_last=True, unread=parcel.unread)
         if self._engine is None:
             return Answered(parcel.number, lost=self._why)
-        if ray.get(self._tries.begin.remote(parcel.number)) > _TRIES:
-            first, last = parcel.packs[0][0], parcel.packs[-1][-1]
-            return Answered(
-                parcel.number,
-                lost=f"{_TRIES} actors died under the rows from '{first.id}' to '{last.id}', so one of these "
-                "kills whoever runs it. Take it out, or look for its reason in Ray's logs.",
-            )
         try:
             outcomes = [one for pack in self._engine.answer(parcel.packs) for one in pack]
         except EngineLost as error:
             return Answered(parcel.number, lost=str(error))
-        self._tries.end.remote(parcel.number)
         return Answered(parcel.number, tuple(outcomes))
+
+
+def _deadly(parcel: Parcel) -> Answered:
+    first, last = parcel.packs[0][0], parcel.packs[-1][-1]
+    return Answered(
+        parcel.number,
+        lost=f"{_TRIES} actors died under the rows from '{first.id}' to '{last.id}', so one of these "
+        "kills whoever runs it. Take it out, or look for the reason in Ray's logs.",
+    )
 
 
 # --- Ray itself ---------------------------------------------------------------------------------------
@@ -236,12 +245,22 @@ def _connect(address: str) -> None:
             "`ray job submit` does that from elsewhere."
         )
     try:
+        _knock(address)
         _init(address=address)
-    except _REFUSED as error:
+    except (OSError, *_REFUSED) as error:
         raise EngineLost(
             f"No Ray cluster at {address} lets us in. Start it, correct RAY_ADDRESS, or give its "
             "RAY_AUTH_TOKEN."
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Ray itself would try for minutes where nobody listens. Raises OSError or ValueError."""
+    if address == "auto":  # of a cluster that runs here: Ray knows where
+        return
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=_KNOCK_S):
+        pass
 
 
 def _init(**options: Any) -> None:
@@ -256,7 +275,9 @@ def _init(**options: Any) -> None:
 
 def _configure(*, ordered: bool) -> None:
     """One row a block, as soon as it is there: each is a parcel, and a task of its own."""
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):  # our screen; its file keeps everything
+            handler.setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = 1
     context.enable_progress_bars = False
