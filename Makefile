@@ -9,7 +9,7 @@ OUT    ?= out/$(RECIPE)
 TARGET ?= cpu
 PRECISION ?= int8
 
-.PHONY: help setup check test fuzz openapi serve train export variant bench overload image clean
+.PHONY: help setup check test fuzz cluster openapi serve train export variant bench overload image clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -23,7 +23,7 @@ $(VENV)/.serve: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.serve
-	$(BIN)/python -m pip install --quiet --editable '.[serve,cpu,otel,score,train,tune,dev]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[serve,cpu,otel,score,ray,train,tune,dev]' --constraint constraints.txt
 	touch $@
 
 setup: $(VENV)/.dev ## install everything into .venv
@@ -39,6 +39,11 @@ test: $(VENV)/.dev ## the test suite, in two processes: most tests wait for a se
 
 fuzz: $(VENV)/.dev ## the full counts: 20,000 hostile requests, every rule of the OpenAPI document, 20 stops under load
 	$(BIN)/pytest --thorough -s tests/fuzz tests/api/test_stopping.py $(ARGS)
+
+# Spark is large and only one example needs it, so it is not among what every developer installs.
+cluster: $(VENV)/.dev ## Ray and Spark on this machine, with drivers, actors and replicas that are killed (Java 17)
+	$(BIN)/python -m pip install --quiet --editable '.[spark]' --constraint constraints.txt
+	$(BIN)/pytest --thorough tests/deploy tests/score/test_ray.py tests/score/test_same_answers.py $(ARGS)
 
 openapi: $(VENV)/.dev ## write docs/openapi.json as the server now says it
 	$(BIN)/python -m tests.openapi

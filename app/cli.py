@@ -135,25 +135,11 @@ def _work(
 
     from app.api.keys import KeysInvalid
     from app.api.process import serve
-    from app.bundle.budget import PixelBudget
-    from app.runtime.session import find_device
+    from app.api.repository import started_repository
     from app.serving.errors import NoLiveModel
-    from app.serving.loading import loader
-    from app.serving.plan import Plan
-    from app.serving.repository import Repository
 
     try:
-        repository = Repository(
-            settings.models_dir,
-            loader(
-                device=find_device(settings.device),
-                threads=settings.threads,
-                hold=PixelBudget(settings.max_megapixels * 1_000_000).hold,
-            ),
-            plan=Plan(versions=settings.versions),
-            default=settings.default_model,
-        )
-        repository.start()
+        repository = started_repository(settings)
         serve(repository, settings, *listeners, metrics=Metrics(shared=shared), beat=beat)
     except (RuntimeFault, NoLiveModel, KeysInvalid) as error:
         if shared is None or _is_first_to_say(shared):

@@ -15,7 +15,9 @@ from tests.server import Server, serving
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--thorough", action="store_true", help="The full counts of tests/fuzz; takes minutes.")
+    parser.addoption(
+        "--thorough", action="store_true", help="Full counts, and what is slow to start; takes minutes."
+    )
 
 
 @pytest.fixture(scope="session")

@@ -61,6 +61,7 @@ def test_the_contracts_hold(checkout: Path) -> None:
         ("Imports point down, floor by floor", "app/serving/engine.py", "import app.jobs.worker"),
         ("Imports point down, floor by floor", "app/jobs/worker.py", "import app.api.errors"),
         ("Only app.jobs.sqlite knows the database", "app/api/jobs.py", "import sqlite3"),
+        ("Only app.score.cluster knows Ray", "app/score/engines.py", "import ray.data"),
         ("The bundle floor is light", "app/bundle/folder.py", "import onnxruntime"),
         ("Only app.runtime.session touches onnxruntime", "app/runtime/predictor.py", "import onnxruntime"),
         (
@@ -114,8 +115,9 @@ def test_the_bundle_floor_imports_no_onnxruntime() -> None:
 
 def test_the_command_line_opens_without_the_upper_floors() -> None:
     """`trichord verify` runs where only trichord[cpu] is installed."""
-    upper = {"fastapi", "uvicorn", "prometheus_client", "structlog", "httpx2", "pyarrow"}
+    upper = {"fastapi", "uvicorn", "prometheus_client", "structlog", "httpx2", "pyarrow", "ray"}
     assert not loaded_by("import app.cli") & upper
+    assert "ray" not in loaded_by("import app.score.local, app.score.remote, app.score.wire")
 
 
 def test_the_client_imports_its_library_and_the_standard_one() -> None:

@@ -7,9 +7,7 @@ goes on.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
+from app.score.engines import Asked, EngineKind, open_engine
+
 if TYPE_CHECKING:
-    from app.client import AsyncClient
-    from app.score.engine import Engine
     from app.score.inputs import Input
     from app.score.run import MostErrors, Shard
 
@@ -36,28 +34,6 @@ class Format(StrEnum):
     parquet = "parquet"
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """The options that choose and shape the engine."""
-
-    bundle: Path | None
-    device: str
-    threads: int | None
-    url: str | None
-    api_key: str | None
-    model: str | None
-    concurrency: int
-    retries: int
-    timeout_s: float
-    patience_s: float
-    rate: float | None
-    batch_rows: int
-    top_k: int
-    embeddings: bool
-    explanations: bool
-    ordered: bool
-
-
 def score(
     *,
     given: Annotated[
@@ -67,7 +43,19 @@ def score(
         ),
     ],
     output: Annotated[Path, typer.Option(help="Folder for part-00000.jsonl … and errors.jsonl.")],
-    bundle: Annotated[Path | None, typer.Option(help="Score in this process, by this bundle.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Score by this bundle, in this process.")] = None,
+    engine: Annotated[
+        EngineKind, typer.Option(help="For --bundle: in this process, or spread over a Ray cluster.")
+    ] = EngineKind.local,
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="For --engine ray: bundles at work; as many as fit if left out.")
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RAY_ADDRESS", help="The cluster's head; a Ray of its own if left out.", show_envvar=True
+        ),
+    ] = None,
     url: Annotated[str | None, typer.Option(help="Score by the server at this address.")] = None,
     model: Annotated[str | None, typer.Option(help="Which model of the server.")] = None,
     api_key: Annotated[
@@ -128,8 +116,9 @@ def score(
     from app.score.stopping import Stopped
 
     names = Names(id_column, image_column, text_column, audio_column)
-    asked = _Asked(
-        bundle=bundle, device=device, threads=threads, url=url, api_key=api_key, model=model,
+    asked = Asked(
+        kind=engine, bundle=bundle, actors=actors, ray_address=ray_address, device=device,
+        threads=threads, url=url, api_key=api_key, model=model,
         concurrency=concurrency, retries=retries, timeout_s=timeout, patience_s=patience, rate=rate,
         batch_rows=batch_rows or (64 if url else 32), top_k=top_k, embeddings=include_embeddings,
         explanations=explain, ordered=ordered,
@@ -172,21 +161,19 @@ class _Shape:
     most_errors: MostErrors
 
 
-def _score(rows: Input, asked: _Asked, shape: _Shape, folder: Path, *, restart: bool) -> int:
+def _score(rows: Input, asked: Asked, shape: _Shape, folder: Path, *, restart: bool) -> int:
     """The exit code of a run that came to its end."""
     from dataclasses import asdict
 
     from app.score.columns import columns_for
     from app.score.ledger import Ledger
-    from app.score.pace import Rate
     from app.score.parts import part_opener
     from app.score.progress import Meter, shown
-    from app.score.run import Output, score, unfinished
+    from app.score.run import Output, Unfinished, score
     from app.score.stopping import Stopping
 
     stopping = Stopping()
-    with stopping.listening():
-        engine = _engine(asked)
+    with stopping.listening(), open_engine(asked) as engine:
         columns = columns_for(
             engine.model, shape.columns, embeddings=asked.embeddings, explanations=asked.explanations
         )
@@ -199,12 +186,8 @@ def _score(rows: Input, asked: _Asked, shape: _Shape, folder: Path, *, restart: 
         with Ledger(folder, identity, restart=restart) as ledger:
             meter = Meter(load=lambda: engine.load, before=len(ledger.finished))
             out = Output(ledger, opener, shape.format, engine.model, columns, shape.part_rows)
-            todo = unfinished(
-                rows,
-                ledger.finished,
-                shard=shape.shard,
-                limit=shape.limit,
-                rate=Rate(asked.rate) if asked.rate else None,
+            todo = Unfinished(
+                rows, ledger.finished, shard=shape.shard, limit=shape.limit, per_second=asked.rate
             )
             try:
                 with shown(meter):
@@ -221,70 +204,6 @@ def _score(rows: Input, asked: _Asked, shape: _Shape, folder: Path, *, restart: 
                     }
                 )
             return DEAD_LETTERS if ledger.dead else 0
-
-
-def _engine(asked: _Asked) -> Engine:
-    """Raises NotAsked, EngineLost, BundleError or RuntimeFault."""
-    from app.score.errors import NotAsked
-
-    if (asked.bundle is None) == (asked.url is None):
-        raise NotAsked("Say who answers: either --bundle or --url.")
-    return _local(asked.bundle, asked) if asked.bundle is not None else _remote(asked)
-
-
-def _local(bundle: Path, asked: _Asked) -> Engine:
-    from app.bundle.budget import PixelBudget
-    from app.bundle.folder import read_bundle
-    from app.runtime.predictor import Predictor
-    from app.runtime.session import find_device
-    from app.score.local import LocalEngine
-
-    threads = asked.threads or len(os.sched_getaffinity(0))
-    predictor = Predictor.open(
-        read_bundle(bundle),
-        device=find_device(asked.device),
-        threads=threads,
-        hold=PixelBudget(100_000_000).hold,  # as a server's, see TRICHORD_MAX_MEGAPIXELS
-    )
-    return LocalEngine(
-        predictor,
-        decoders=threads,
-        batch_rows=asked.batch_rows,
-        top_k=asked.top_k,
-        embeddings=asked.embeddings,
-        explanations=asked.explanations,
-    )
-
-
-def _remote(asked: _Asked) -> Engine:
-    from app.score.http import connect
-    from app.score.remote import Asking, RemoteEngine, find_model
-
-    assert asked.url is not None, "or there would be a bundle"
-
-    def client() -> AsyncClient:
-        """One for each event loop."""
-        assert asked.url is not None, "as above"
-        return connect(
-            asked.url.rstrip("/"), key=asked.api_key, timeout_s=asked.timeout_s, connections=asked.concurrency
-        )
-
-    return RemoteEngine(
-        client,
-        asyncio.run(find_model(client(), asked.model)),
-        Asking(
-            batch_rows=asked.batch_rows
-            if asked.rate is None
-            else max(1, min(asked.batch_rows, int(asked.rate / 2))),
-            most_at_once=asked.concurrency,
-            retries=asked.retries,
-            patience_s=asked.patience_s,
-            top_k=asked.top_k,
-            embeddings=asked.embeddings,
-            explanations=asked.explanations,
-            ordered=asked.ordered,
-        ),
-    )
 
 
 def _survey(rows: Input) -> int:

@@ -1,4 +1,9 @@
-"""The engine in this process: threads decode and prepare while another runs the graphs."""
+"""The engine in this process: threads decode and prepare while another runs the graphs.
+
+Rows that share a run are a pack. What the graphs answer depends, in its last bits, on how many rows share a
+run and how they are padded; so whoever wants these very answers forms packs by `packs` and has them answered
+by `answer`.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +11,31 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-from typing import Final
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
+from app.bundle.budget import PixelBudget
 from app.bundle.errors import InputError
+from app.bundle.folder import Bundle
 from app.bundle.interpret import RowOutputs
+from app.bundle.manifest import Manifest
 from app.bundle.sample import Sample
 from app.rows.errors import Unreadable
 from app.rows.row import Row
 from app.runtime.errors import NonFiniteOutput, RuntimeFault
 from app.runtime.predictor import Predictor
+from app.runtime.session import Device
 from app.score.columns import answer
 from app.score.engine import Failed, Load, Model, Outcome, Scored
 from app.score.errors import EngineLost
 
 log = logging.getLogger(__name__)
 
-AHEAD: Final = 3  # batches read and decoded before they are run
+AHEAD: Final = 3  # packs read and decoded before they are run
+_MAX_PIXELS: Final = 100_000_000  # decoded at once, as a server's, see TRICHORD_MAX_MEGAPIXELS
 
 _Prepared = tuple[Row, Sample | Failed]
 
@@ -34,57 +45,78 @@ def chunk_rows(batch_rows: int, threads: int) -> int:
     return max(1, batch_rows // (2 * threads))
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """How a bundle is run."""
+
+    threads: int
+    batch_rows: int = 32
+    top_k: int = 5
+    embeddings: bool = False
+    explanations: bool = False
+
+
+def packs(rows: Iterable[Row], batch_rows: int) -> Iterator[list[Row]]:
+    """The rows of each run, in order."""
+    todo = iter(rows)
+    while pack := list(itertools.islice(todo, batch_rows)):
+        yield pack
+
+
+def model_of(manifest: Manifest) -> Model:
+    return Model(
+        name=manifest.name,
+        version=manifest.version,
+        digest=manifest.digest,
+        labels=len(manifest.labels),
+        is_multilabel=manifest.is_multilabel,
+        has_sets=manifest.calibration.conformal is not None,
+        most_bytes={name: manifest.inputs.encoder(name).max_bytes for name in manifest.inputs.names},
+    )
+
+
 class LocalEngine:
     """Rows through one bundle, in order."""
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        *,
-        decoders: int,
-        batch_rows: int,
-        top_k: int,
-        embeddings: bool,
-        explanations: bool = False,
-    ) -> None:
+    def __init__(self, predictor: Predictor, running: Running) -> None:
         self._predictor = predictor
-        self._decoders = decoders
-        self._batch_rows = batch_rows
-        self._embeddings = embeddings
-        self._explanations = explanations
-        manifest = predictor.manifest
-        self._top_k = min(top_k, len(manifest.labels))
-        self.model = Model(
-            name=manifest.name,
-            version=manifest.version,
-            digest=manifest.digest,
-            labels=len(manifest.labels),
-            is_multilabel=manifest.is_multilabel,
-            has_sets=manifest.calibration.conformal is not None,
-            most_bytes={name: manifest.inputs.encoder(name).max_bytes for name in manifest.inputs.names},
-        )
+        self._running = running
+        self._top_k = min(running.top_k, len(predictor.manifest.labels))
+        self.model = model_of(predictor.manifest)
+
+    @classmethod
+    def open(cls, bundle: Bundle, running: Running, *, device: Device) -> Self:
+        """Load the graphs. Raises GraphInvalid or DeviceUnavailable."""
+        hold = PixelBudget(_MAX_PIXELS).hold
+        return cls(Predictor.open(bundle, device=device, threads=running.threads, hold=hold), running)
 
     @property
     def load(self) -> Load:
-        return Load(concurrency=self._decoders)
+        return Load(concurrency=self._running.threads)
 
     def score(self, rows: Iterable[Row]) -> Generator[Outcome, None, None]:
         """See Engine."""
-        step = chunk_rows(self._batch_rows, self._decoders)
-        todo = iter(rows)
+        with closing(self.answer(packs(rows, self._running.batch_rows))) as answered:
+            for outcomes in answered:
+                yield from outcomes
+
+    def answer(self, several: Iterable[list[Row]]) -> Generator[list[Outcome], None, None]:
+        """Outcomes pack by pack; each pack is a run of its own. Raises EngineLost."""
+        threads = self._running.threads
+        step = chunk_rows(self._running.batch_rows, threads)
         running: deque[Future[list[Outcome]]] = deque()
-        with ThreadPoolExecutor(self._decoders) as decoders, ThreadPoolExecutor(1) as runner:
+        with ThreadPoolExecutor(threads) as decoders, ThreadPoolExecutor(1) as runner:
             try:
-                while batch := list(itertools.islice(todo, self._batch_rows)):
+                for pack in several:
                     chunks = [
-                        decoders.submit(self._prepare, batch[start : start + step])
-                        for start in range(0, len(batch), step)
+                        decoders.submit(self._prepare, pack[start : start + step])
+                        for start in range(0, len(pack), step)
                     ]
                     running.append(runner.submit(self._run, chunks))
                     if len(running) > AHEAD:
-                        yield from running.popleft().result()
+                        yield running.popleft().result()
                 while running:
-                    yield from running.popleft().result()
+                    yield running.popleft().result()
             finally:
                 for future in running:
                     future.cancel()
@@ -98,7 +130,7 @@ class LocalEngine:
         except Unreadable as error:
             return Failed(row, "read", error.code, error.reason)
         try:
-            return replace(self._predictor.prepare(raw), is_explained=self._explanations)
+            return replace(self._predictor.prepare(raw), is_explained=self._running.explanations)
         except InputError as error:
             return Failed(row, "decode", error.code, error.message)
 
@@ -133,5 +165,5 @@ class LocalEngine:
         except NonFiniteOutput:
             reason = "The inputs are valid, but the model cannot rate them."
             return Failed(row, "predict", "model_nonfinite", reason, seconds=seconds)
-        embedding = [float(number) for number in outputs.embedding] if self._embeddings else None
+        embedding = [float(number) for number in outputs.embedding] if self._running.embeddings else None
         return Scored(row, answer(prediction, sample.warnings, embedding), seconds)

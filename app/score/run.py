@@ -48,30 +48,35 @@ class MostErrors:
         return dead > self.share * finished
 
 
-def unfinished(
-    rows: Iterable[Row],
-    finished: Positions,
-    *,
-    shard: Shard,
-    limit: int | None = None,
-    rate: Rate | None = None,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[Row]:
-    """The shard's rows that have no outcome yet. An id that came before, in any shard, is a problem."""
-    seen = SeenIds()
-    mine = 0
-    for row in rows:
-        is_new = seen.is_new(row.id)
-        if row.position % shard.count != shard.index:
-            continue
-        if limit is not None and mine >= limit:
-            return
-        mine += 1
-        if row.position in finished:
-            continue
-        if rate is not None and (wait_s := rate.wait_s()):
-            sleep(wait_s)
-        yield row if is_new or row.problem else _twice(row)
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """The shard's rows that have no outcome yet. An id that came before, in any shard, is a problem.
+
+    Each iteration begins anew, so an engine may read them elsewhere, and again where a machine was lost.
+    """
+
+    rows: Iterable[Row]
+    finished: Positions
+    shard: Shard = Shard()
+    limit: int | None = None
+    per_second: float | None = None
+
+    def __iter__(self) -> Iterator[Row]:
+        seen = SeenIds()
+        rate = Rate(self.per_second) if self.per_second else None
+        mine = 0
+        for row in self.rows:
+            is_new = seen.is_new(row.id)
+            if row.position % self.shard.count != self.shard.index:
+                continue
+            if self.limit is not None and mine >= self.limit:
+                return
+            mine += 1
+            if row.position in self.finished:
+                continue
+            if rate is not None and (wait_s := rate.wait_s()):
+                time.sleep(wait_s)
+            yield row if is_new or row.problem else _twice(row)
 
 
 def _twice(row: Row) -> Row:

@@ -52,14 +52,16 @@ def score(*arguments: object) -> Ended:
     return Ended(done.exit_code, done.stdout, done.stderr)
 
 
-def started(*arguments: object) -> subprocess.Popen[str]:
+def started(*arguments: object, **environment: str) -> subprocess.Popen[str]:
     """The command in a process of its own."""
     command = [sys.executable, "-m", "app", "score", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment
+    )
 
 
-def ended(process: subprocess.Popen[str]) -> Ended:
-    out, err = process.communicate(timeout=120)
+def ended(process: subprocess.Popen[str], *, within_s: float = 120) -> Ended:
+    out, err = process.communicate(timeout=within_s)
     return Ended(process.returncode, out, err)
 
 
@@ -70,8 +72,11 @@ def folder(models_dir: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_manifest(tmp_path_factory.mktemp("rows"))
+
+
+def write_manifest(base: Path) -> Path:
     """All seven subsets, and of every 50 rows one of each poison."""
-    base = tmp_path_factory.mktemp("rows")
     lines = []
     for number in range(ROWS):
         subset = tuple(subsets(MODALITIES)[number % 7].split("+"))

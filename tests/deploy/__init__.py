@@ -1,0 +1,1 @@
+"""Tests of deploy/: what it starts is started."""

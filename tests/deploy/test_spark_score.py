@@ -1,0 +1,65 @@
+"""deploy/spark_score.py by a Spark of this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+from app.bundle.manifest import MODALITIES, subsets
+from app.runtime.predictor import Predictor
+from tests import tiny
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def thoroughly(*, thorough: bool) -> None:
+    if not thorough:
+        pytest.skip("Spark is slow to start: make cluster")
+    pytest.importorskip("pyspark", reason="make cluster installs it")
+
+
+def test_a_table_is_answered_row_by_row(models_dir: Path, tmp_path: Path, predictor: Predictor) -> None:
+    raws = [tiny.row(number, tuple(subsets(MODALITIES)[number % 7].split("+"))) for number in range(100)]
+    rows = [
+        {
+            "id": f"r{number}",
+            "image": raw.image,
+            "text": None if raw.text is None else raw.text.decode(),
+            "audio": raw.audio,
+        }
+        for number, raw in enumerate(raws)
+    ]
+    rows += [
+        {"id": "junk", "image": b"no picture", "text": None, "audio": None},
+        {"id": "none", "image": None, "text": None, "audio": None},
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    command = [
+        sys.executable, str(ROOT / "deploy" / "spark_score.py"), "--input", str(tmp_path / "rows.parquet"),
+        "--output", str(tmp_path / "out"), "--bundle", str(models_dir / "tiny" / "1"),
+    ]  # fmt: skip
+    environment = {
+        "PYSPARK_PYTHON": sys.executable,
+        "PYSPARK_SUBMIT_ARGS": "--master local[2] --conf spark.ui.enabled=false pyspark-shell",
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+    done = subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = {row["id"]: row for row in pyarrow.parquet.read_table(tmp_path / "out").to_pylist()}
+    assert found.keys() == {row["id"] for row in rows}
+    assert found["junk"]["code"] == "unsupported_media_type"
+    assert found["none"]["code"] == "no_modality"
+    for number, raw in enumerate(raws):
+        alone, row = predictor.predict(raw), found[f"r{number}"]
+        assert (row["label"], row["modalities"]) == (alone.best.label, list(alone.used))
+        assert abs(row["probability"] - alone.best.probability) < 1e-5
+        assert (row["code"], row["reason"]) == (None, None)
