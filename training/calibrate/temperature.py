@@ -24,10 +24,9 @@ def fit_temperature(logits: Tensor, labels: Tensor, *, units: int) -> float:
     """The divisor with the least negative log likelihood, by golden-section search over its logarithm.
 
     Where every validation row is right the likelihood has no end: surer is always better. So the true
-    class is given not all of the probability but (units + 1) / (units + 2), which is what seeing that many
-    without an error allows to say (Platt, Probabilistic Outputs for Support Vector Machines, 1999).
+    class is given not all of the probability: what it is denied is `_doubt`.
     """
-    doubt = 1 / (units + 2)
+    doubt = _doubt(float((logits.argmax(dim=1) != labels).float().mean()), units=units)
     classes = logits.shape[1]
     smoothing = doubt * classes / (classes - 1)  # torch spreads it over all classes, the true one too
 
@@ -41,9 +40,9 @@ def fit_temperature(logits: Tensor, labels: Tensor, *, units: int) -> float:
 def fit_label_temperature(logits: Tensor, targets: Tensor, *, units: int) -> float:
     """The same for labels that do not exclude each other: targets [rows, labels] of 0 and 1.
 
-    One divisor for all sigmoids, with the same doubt: a label that holds is given (units + 1) / (units + 2).
+    One divisor for all sigmoids, with the same doubt of each label.
     """
-    doubt = 1 / (units + 2)
+    doubt = _doubt(float(((logits > 0) != (targets > 0)).float().mean()), units=units)
     believed = targets.double() * (1 - 2 * doubt) + doubt
 
     def loss(temperature: float) -> float:
@@ -51,6 +50,16 @@ def fit_label_temperature(logits: Tensor, targets: Tensor, *, units: int) -> flo
         return nn.functional.binary_cross_entropy_with_logits(scaled, believed).item()
 
     return _least(loss)
+
+
+def _doubt(error: float, *, units: int) -> float:
+    """By how much the true share of errors is expected to exceed the one seen in so many independent rows.
+
+    (errors + 1) / (units + 2) by Laplace's rule of succession, less errors / units: without an error
+    1 / (units + 2), as Platt has it (Probabilistic Outputs for Support Vector Machines, 1999); where half of
+    all is wrong nothing, because there the errors themselves say how far to trust.
+    """
+    return max(0.0, 1 - 2 * error) / (units + 2)
 
 
 def independent_rows(is_wrong: NDArray[np.bool_], groups: NDArray[np.int64]) -> int:

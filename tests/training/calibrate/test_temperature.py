@@ -42,6 +42,14 @@ def test_rows_without_an_error_do_not_make_a_model_certain() -> None:
     assert sure[0].item() == pytest.approx(51 / 52, abs=1e-4)
 
 
+def test_errors_that_were_seen_are_not_doubted_once_more() -> None:
+    """Few independent rows, of which many are wrong: what they say of trust stands."""
+    logits, labels = drawn(1.0)
+    wrong = float((logits.argmax(dim=1) != labels).float().mean())
+    assert 0.2 < wrong < 0.5
+    assert fit_temperature(logits, labels, units=20) == pytest.approx(1.0, rel=0.08)
+
+
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
 def test_labels_on_their_own_have_a_temperature_too(temperature: float) -> None:
     generator = torch.Generator().manual_seed(0)
