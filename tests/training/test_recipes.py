@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from app.bundle.folder import read_bundle
-from tests.training.tiny_xor import tiny_xor
+from tests.training.tiny_xor import tiny_xor, tiny_xor_that_keeps_pictures
 from training.batch import Stock
 from training.data.items import Clips, Images, Items, Texts
 from training.data.xor import ATTAINABLE
@@ -17,6 +18,7 @@ from training.export.bundle import publish
 from training.export.graphs import export_graphs
 from training.model import Model
 from training.progress import silent
+from training.recipe import Recipe
 from training.recipes.registry import RECIPES
 from training.run import preparer_of, train
 from training.tokenizer import train_tokenizer
@@ -59,8 +61,9 @@ def test_a_recipes_model_reads_what_its_inputs_promise(name: str) -> None:
     assert torch.isfinite(fused.logits).all()
 
 
-def test_xor_is_trained_measured_and_published(tmp_path: Path) -> None:
-    recipe = tiny_xor()
+@pytest.mark.parametrize("made", [tiny_xor, tiny_xor_that_keeps_pictures])
+def test_xor_is_trained_measured_and_published(tmp_path: Path, made: Callable[[], Recipe]) -> None:
+    recipe = made()
     dataset = recipe.load(None, None)  # type: ignore[arg-type]  # made from a seed, not read
     trained = train(recipe, dataset, seed=0, stage=silent)
     checkpoint, found = evaluate(trained, recipe, dataset, seed=0, stage=silent)

@@ -9,7 +9,7 @@ from training.data.cache import Cache
 from training.data.dataset import Dataset
 from training.data.home import Home
 from training.data.xor import Xor, load_xor
-from training.encoders.specs import ConvText, MelAudio, PlainImage
+from training.encoders.specs import ConvText, KernelImage, MelAudio, PlainImage
 from training.recipe import Recipe
 from training.recipes.digits import INPUTS
 from training.recipes.xor import xor
@@ -29,6 +29,21 @@ def tiny_xor() -> Recipe:
         },
         fusion=replace(full.fusion, width=8, embedding=8, tensor_width=4),
         schedule=replace(full.schedule, epochs=1, batch_size=32, threads=1),
+    )
+
+
+def tiny_xor_that_keeps_pictures() -> Recipe:
+    """The pictures larger, and read by a kernel machine; weights are averaged."""
+    tiny = tiny_xor()
+    assert tiny.inputs.image is not None
+    larger = tiny.inputs.image.model_copy(update={"resize": 32, "height": 32, "width": 32})
+    inputs = tiny.inputs.model_copy(update={"image": larger})
+    return replace(
+        tiny,
+        inputs=inputs,
+        load=lambda _, __: load_xor(inputs, ROWS),
+        encoders={**tiny.encoders, "image": KernelImage(labels=len(tiny.labels), width=8)},
+        schedule=replace(tiny.schedule, average=0.9),
     )
 
 

@@ -60,8 +60,9 @@ class KernelImageEncoder(Encoder):
         self.register_buffer("anchors", torch.zeros(0, found))
         self.register_buffer("weights", torch.zeros(0, spec.labels))
         self.register_buffer("offset", torch.zeros(spec.labels))
-        self.register_buffer("keys", torch.zeros(0, dtype=torch.int64))
-        self.register_buffer("left_out", torch.zeros(0, spec.labels))
+        # For the run that studied alone: a resumed one studies again, and averaging weights would round keys.
+        self.register_buffer("keys", torch.zeros(0, dtype=torch.int64), persistent=False)
+        self.register_buffer("left_out", torch.zeros(0, spec.labels), persistent=False)
         self.out = nn.Linear(spec.labels, spec.width)
 
     def forward(self, image: Tensor) -> Encoded:
@@ -135,7 +136,7 @@ class KernelImageEncoder(Encoder):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """How many pictures there are is known from the weights alone."""
-        for name in ("anchors", "weights", "keys", "left_out"):
+        for name in ("anchors", "weights"):
             if (saved := state_dict.get(prefix + name)) is not None:
                 setattr(self, name, getattr(self, name).new_empty(saved.shape))
         super()._load_from_state_dict(state_dict, prefix, *rest)

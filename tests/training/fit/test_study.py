@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -8,15 +7,13 @@ import torch
 from numpy.typing import NDArray
 
 from app.bundle.manifest import MODALITIES
-from tests.training.tiny_xor import tiny_xor
+from tests.training.tiny_xor import tiny_xor_that_keeps_pictures
 from training.batch import Stock
 from training.data.dataset import ABSENT, FixedRows, Rows, Split
 from training.data.items import Images, Items
 from training.encoders.kernel import KernelImageEncoder
-from training.encoders.specs import KernelImage
 from training.fit.study import study
 from training.model import Model
-from training.recipe import Recipe
 
 # Picture, class and group of each row: the first picture is in three rows, the fourth has no class.
 ROWS: Final = np.array(
@@ -24,19 +21,8 @@ ROWS: Final = np.array(
 )
 
 
-def recipe() -> Recipe:
-    tiny = tiny_xor()
-    assert tiny.inputs.image is not None
-    larger = tiny.inputs.image.model_copy(update={"resize": 32, "height": 32, "width": 32})
-    return replace(
-        tiny,
-        inputs=tiny.inputs.model_copy(update={"image": larger}),
-        encoders={**tiny.encoders, "image": KernelImage(labels=len(tiny.labels), width=8)},
-    )
-
-
 def studied(rows: NDArray[np.int64]) -> KernelImageEncoder:
-    made = recipe()
+    made = tiny_xor_that_keeps_pictures()
     assert made.inputs.image is not None
     size = (4, made.inputs.image.height, made.inputs.image.width, 1)
     items = Items(images=Images(np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)))
@@ -55,7 +41,7 @@ def studied(rows: NDArray[np.int64]) -> KernelImageEncoder:
 def test_every_item_with_a_class_is_studied_once() -> None:
     encoder = studied(ROWS)
     assert len(encoder.keys) == len(set(encoder.keys.tolist())) == 3
-    expected = torch.zeros(len(recipe().labels))
+    expected = torch.zeros(len(tiny_xor_that_keeps_pictures().labels))
     expected[[0, 1, 3]] = 1 / 3  # of items, not of rows
     torch.testing.assert_close(encoder.offset, expected)
 
