@@ -35,7 +35,7 @@ class Schedule:
     tower_epochs: int = 0  # first epochs in which every encoder learns on its own head alone
     modulation: float = 0.0  # how far OGM slows a dominant modality (Peng et al. 2022); 0 leaves it out
     is_balanced: bool = False  # weigh classes by the inverse of their share
-    is_bfloat16: bool = False  # autocast; worth it where the processor multiplies bfloat16
+    is_bfloat16: bool = False  # autocast, where the processor multiplies bfloat16
     threads: int = 2
 
 

@@ -74,7 +74,7 @@ class KernelImageEncoder(Encoder):
     def answers(self, image: Tensor) -> Tensor:
         """[rows, labels], about 1 where a label holds and 0 where it does not."""
         alike = self._alike(*(self._even(one) for one in self._described(image)))
-        return self.offset + alike @ self.weights / 2
+        return self.offset + (alike @ self.weights.double()).float() / 2
 
     @torch.no_grad()
     def study(self, inputs: Sequence[tuple[Tensor, ...]], targets: Tensor, groups: Tensor) -> None:
@@ -95,7 +95,7 @@ class KernelImageEncoder(Encoder):
         self.anchors, self.keys = self._even(every), torch.cat([self._key(image) for (image,) in inputs])
         wanted = targets.double()
         share = wanted.mean(dim=0)
-        alike = self._alike(*self.anchors.chunk(2)).view(len(wanted), 2, -1).mean(dim=1).double()
+        alike = self._alike(*self.anchors.chunk(2)).view(len(wanted), 2, -1).mean(dim=1)
         inverse = torch.linalg.inv(alike + self.ridge * torch.eye(len(alike), dtype=torch.float64))
         weights = inverse @ (wanted - share)
         self.offset, self.weights = share.float(), weights.float().repeat(2, 1)
@@ -121,14 +121,19 @@ class KernelImageEncoder(Encoder):
         return even * self.share
 
     def _alike(self, seen: Tensor, mirrored: Tensor) -> Tensor:
-        """[rows, 2 * pictures], between 0 and 2."""
-        own = self.anchors.square().sum(dim=1)
+        """Double [rows, 2 * pictures], between 0 and 2.
+
+        Answers are sums of hundreds of likenesses with weights of both signs: in single precision two
+        runtimes, which add up in other orders, would differ by 1e-5, and by ten times that behind a norm.
+        """
+        anchors = self.anchors.double()
+        own = anchors.square().sum(dim=1)
 
         def near(x: Tensor) -> Tensor:
-            apart = x.square().sum(dim=1, keepdim=True) + own - 2 * x @ self.anchors.T
+            apart = x.square().sum(dim=1, keepdim=True) + own - 2 * x @ anchors.T
             return torch.exp(-self.reach * apart.clamp(min=0))
 
-        return near(seen) + near(mirrored)
+        return near(seen.double()) + near(mirrored.double())
 
     def _key(self, image: Tensor) -> Tensor:
         """int64 [rows]. Products are below 2**39, so the sum over a picture is exact."""
