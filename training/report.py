@@ -13,9 +13,9 @@ from training.seeds import OverSeeds
 if TYPE_CHECKING:  # of an extra of its own
     from training.search import Searched
 
-_ECE: Final = ("ECE", "debiased", "of noise alone")
-SCORE_HEADER: Final = ("accuracy", "95 % interval", "macro F1", "NLL", *_ECE)
-LABELS_HEADER: Final = ("micro F1", "95 % interval", "macro F1", "NLL", *_ECE)
+SCORE_HEADER: Final = ("accuracy", "95 % interval", "macro F1", "NLL")
+LABELS_HEADER: Final = ("micro F1", "95 % interval", "macro F1", "NLL")
+_ECE: Final = {"ece": "ECE", "ece_debiased": "debiased", "ece_noise": "of noise alone"}
 SETS_HEADER: Final = ("covered", "error", "mean size", "groups", "covered with the top class")
 GATES_HEADER: Final = ("gate", "limit", "measured", "where", "met")
 
@@ -27,7 +27,14 @@ def percent(share: float) -> str:
 
 
 def score_header(metrics: dict[str, Any]) -> tuple[str, ...]:
-    return SCORE_HEADER if _is_single(metrics) else LABELS_HEADER
+    some = next(iter(metrics["test"].values()))
+    errors = (title for name, title in _ECE.items() if name in some)
+    return (*(SCORE_HEADER if _is_single(metrics) else LABELS_HEADER), *errors)
+
+
+def tells_noise(metrics: dict[str, Any]) -> bool:
+    """Metrics of a bundle from before tell the calibration error as it was measured, and no more."""
+    return "ece_noise" in next(iter(metrics["test"].values()))
 
 
 def subset_rows(scores: dict[str, Any]) -> Rows:
@@ -165,5 +172,5 @@ def _score_cells(scored: dict[str, Any]) -> tuple[str, ...]:
         f"{100 * interval[0]:.1f}-{100 * interval[1]:.1f}" if interval else "",
         percent(scored["macro_f1"]["value"]),
         f"{scored['nll']['value']:.3f}",
-        *(percent(scored[name]["value"]) for name in ("ece", "ece_debiased", "ece_noise")),
+        *(percent(scored[name]["value"]) for name in _ECE if name in scored),
     )

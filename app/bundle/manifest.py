@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import datetime
-from functools import cached_property
 from itertools import combinations
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -101,7 +100,7 @@ class Inputs(_Frozen):
             raise ValueError("a bundle reads at least one modality")
         return self
 
-    @cached_property
+    @property
     def names(self) -> tuple[Modality, ...]:
         return tuple(name for name in MODALITIES if getattr(self, name) is not None)
 

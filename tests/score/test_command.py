@@ -200,7 +200,7 @@ def test_a_server_and_its_client_are_killed_in_turns(
     given = ("--input", manifest, "--output", output, "--url", f"http://127.0.0.1:{port}", "--part-rows", 12)
     for _ in range(2):
         with served(models_dir, port) as server:
-            process = started(*given, "--rate", 40, "--batch-rows", 8)
+            process = started(*given, "--rate", 20, "--batch-rows", 8)
             assert wait_for(output, 4, process)
             server.kill()
         with served(models_dir, port):

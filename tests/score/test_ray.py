@@ -31,9 +31,9 @@ from tests.score.test_command import (
     small,
     started,
     wait_for,
-    without_time,
     write_manifest,
 )  # fmt: skip
+from tests.score.test_formats import without_time
 
 RUN = ("--threads", 1, "--batch-rows", 7)
 EVERYTHING = ("--include-embeddings", "--explain", "--top-k", 3)

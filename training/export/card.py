@@ -16,6 +16,7 @@ from training.report import (
     score_header,
     stranger_rows,
     subset_rows,
+    tells_noise,
 )
 
 
@@ -128,9 +129,7 @@ def _figures(manifest: Manifest, recipe: Recipe) -> str:
     header = ("modalities", *score_header(metrics))
     parts = [
         f"{metrics['rows']:,} test rows. {recipe.about.rows} Intervals (bootstrap, 95 %) count what is "
-        "independent in a subset, not its rows. ECE has 15 bins of equal width; beside it is what is left "
-        "when noise is taken off (Kumar, Liang & Ma 2019, over what is independent), and what noise alone "
-        "would show.",
+        f"independent in a subset, not its rows.{_NOISE if tells_noise(metrics) else ''}",
         _table(header, subset_rows(metrics["test"])),
     ]
     if metrics["degraded"] is not None and how is not None:
@@ -212,6 +211,10 @@ def _training(manifest: Manifest, recipe: Recipe) -> str:
     )
 
 
+_NOISE: Final = (
+    " ECE has 15 bins of equal width; beside it is what is left when noise is taken off (Kumar, Liang & Ma "
+    "2019, over what is independent), and what noise alone would show."
+)
 _FILES: Final = (
     "`encoders/*.onnx` and `fusion.onnx` are what Trichord serves; `fused.onnx` is the same computation as "
     "one graph, in which an absent modality still needs an array of a valid shape whose content does not "
