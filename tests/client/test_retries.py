@@ -157,7 +157,9 @@ def test_it_comes_back_when_the_server_says_and_not_before() -> None:
         ("-5", 0, 0),
         ("120", 120, 120),
         ("soon", None, None),
-        (format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3000, 3600),
+        pytest.param(
+            format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True), 80_000, 86_400, id="tomorrow"
+        ),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
     ],
 )
