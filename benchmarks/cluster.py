@@ -35,7 +35,7 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     ways = {
         "local": ("--threads", str(cores)),
-        "ray": ("--engine", "ray", "--threads", "1", "--actors", str(cores)),
+        "ray": ("--engine", "ray", "--threads", "1", "--workers", str(cores)),
     }
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as scratch:

@@ -15,6 +15,9 @@ class Unreadable(Exception):
     """A row of which the inputs cannot be had."""
 
     def __init__(self, code: str, reason: str) -> None:
-        super().__init__(reason)
+        super().__init__(code, reason)  # both, or it could not be sent to another process
         self.code = code
         self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason

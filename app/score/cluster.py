@@ -23,7 +23,7 @@ import socket
 import sys
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, Final
@@ -55,7 +55,7 @@ class Spread:
     """Where a bundle is run."""
 
     address: str | None = None  # of a cluster's head; None: a Ray of our own, on this machine
-    actors: int | None = None  # None: as many as there is room for
+    workers: int | None = None  # actors that hold the bundle; None: as many as there is room for
     device: str = "auto"
     ordered: bool = False
 
@@ -135,16 +135,20 @@ class RayEngine:
 
 
 @contextmanager
-def ray_engine(bundle: Bundle, running: Running, spread: Spread) -> Iterator[RayEngine]:
-    """Connected to a cluster, or to a Ray of our own, until the block ends. Raises NotAsked or EngineLost."""
+def ray_engine(bundle: Bundle, running_on: Callable[[str], Running], spread: Spread) -> Iterator[RayEngine]:
+    """Connected to a cluster, or to a Ray of our own, until the block ends; `running_on` is told the device.
+
+    Raises NotAsked or EngineLost.
+    """
     if spread.address is None:
-        _start(bundle, running, spread)
+        _start(bundle, running_on("cpu").threads, spread)
     else:
         _connect(spread.address)
     try:
         device = _device(spread)
+        running = running_on(device)
         room = _room(running.threads, on_gpus=device == "cuda")
-        yield RayEngine(bundle, running, spread, device=device, actors=spread.actors or room)
+        yield RayEngine(bundle, running, spread, device=device, actors=spread.workers or room)
     finally:
         ray.shutdown()
 
@@ -223,13 +227,13 @@ def _deadly(parcel: Parcel) -> Answered:
 # --- Ray itself ---------------------------------------------------------------------------------------
 
 
-def _start(bundle: Bundle, running: Running, spread: Spread) -> None:
+def _start(bundle: Bundle, threads: int, spread: Spread) -> None:
     """On this machine. Raises EngineLost."""
     size = sum(map(len, bundle.files.values()))
     try:
         _init(
             address="local",
-            num_cpus=max(len(os.sched_getaffinity(0)), running.threads * (spread.actors or 1)),
+            num_cpus=max(len(os.sched_getaffinity(0)), threads * (spread.workers or 1)),
             object_store_memory=_STORE_BYTES + 2 * size,
             include_dashboard=False,
         )

@@ -43,12 +43,16 @@ def score(
         ),
     ],
     output: Annotated[Path, typer.Option(help="Folder for part-00000.jsonl … and errors.jsonl.")],
-    bundle: Annotated[Path | None, typer.Option(help="Score by this bundle, in this process.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Score by this bundle, on this machine.")] = None,
     engine: Annotated[
-        EngineKind, typer.Option(help="For --bundle: in this process, or spread over a Ray cluster.")
+        EngineKind, typer.Option(help="For --bundle: on this machine, or spread over a Ray cluster.")
     ] = EngineKind.local,
-    actors: Annotated[
-        int | None, typer.Option(min=1, help="For --engine ray: bundles at work; as many as fit if left out.")
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="For --bundle: processes that hold it, or Ray's actors; as many as there are cores for.",
+        ),
     ] = None,
     ray_address: Annotated[
         str | None,
@@ -100,7 +104,7 @@ def score(
     ] = 300,
     device: Annotated[str, typer.Option(help="For --bundle: auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="For --bundle: threads; the cores if left out.")
+        int | None, typer.Option(min=1, help="For --bundle: threads of each worker; 1, with a GPU the cores.")
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Replace what the output folder holds.")] = False,
     dry_run: Annotated[
@@ -117,7 +121,7 @@ def score(
 
     names = Names(id_column, image_column, text_column, audio_column)
     asked = Asked(
-        kind=engine, bundle=bundle, actors=actors, ray_address=ray_address, device=device,
+        kind=engine, bundle=bundle, workers=workers, ray_address=ray_address, device=device,
         threads=threads, url=url, api_key=api_key, model=model,
         concurrency=concurrency, retries=retries, timeout_s=timeout, patience_s=patience, rate=rate,
         batch_rows=batch_rows or (64 if url else 32), top_k=top_k, embeddings=include_embeddings,

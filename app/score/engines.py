@@ -8,13 +8,17 @@ import secrets
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from app.client import AsyncClient
     from app.score.engine import Engine
     from app.score.local import Running
+
+
+_FEEDERS: Final = 4  # threads that decode for one GPU
 
 
 class EngineKind(StrEnum):
@@ -30,7 +34,7 @@ class Asked:
 
     kind: EngineKind
     bundle: Path | None
-    actors: int | None
+    workers: int | None
     ray_address: str | None
     device: str
     threads: int | None
@@ -59,18 +63,15 @@ def open_engine(asked: Asked) -> AbstractContextManager[Engine]:
         if asked.kind is EngineKind.ray:
             raise NotAsked("--engine ray runs a bundle: give --bundle instead of --url.")
         return nullcontext(_remote(asked))
-    return (
-        _spread(asked.bundle, asked)
-        if asked.kind is EngineKind.ray
-        else nullcontext(_local(asked.bundle, asked))
-    )
+    return _spread(asked.bundle, asked) if asked.kind is EngineKind.ray else _local(asked.bundle, asked)
 
 
-def _running(asked: Asked) -> Running:
+def _running(asked: Asked, device: str) -> Running:
+    """A core for each bundle that runs on processors; a GPU is fed by more."""
     from app.score.local import Running
 
     return Running(
-        threads=asked.threads or len(os.sched_getaffinity(0)),
+        threads=asked.threads or (1 if device == "cpu" else min(_cores(), _FEEDERS)),
         batch_rows=asked.batch_rows,
         top_k=asked.top_k,
         embeddings=asked.embeddings,
@@ -78,12 +79,23 @@ def _running(asked: Asked) -> Running:
     )
 
 
-def _local(bundle: Path, asked: Asked) -> Engine:
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _local(folder: Path, asked: Asked) -> AbstractContextManager[Engine]:
+    """In this process, or in as many as there are cores for."""
     from app.bundle.folder import read_bundle
     from app.runtime.session import find_device
     from app.score.local import LocalEngine
+    from app.score.processes import several_processes
 
-    return LocalEngine.open(read_bundle(bundle), _running(asked), device=find_device(asked.device))
+    bundle, device = read_bundle(folder), find_device(asked.device)
+    running = _running(asked, device.kind)
+    workers = asked.workers or (max(1, _cores() // running.threads) if device.kind == "cpu" else 1)
+    if workers == 1:
+        return nullcontext(LocalEngine.open(bundle, running, device=device))
+    return several_processes(folder, bundle, running, device=device, workers=workers)
 
 
 def _spread(bundle: Path, asked: Asked) -> AbstractContextManager[Engine]:
@@ -96,8 +108,8 @@ def _spread(bundle: Path, asked: Asked) -> AbstractContextManager[Engine]:
         from app.score.cluster import Spread, ray_engine
     except ImportError as error:
         raise NotAsked("--engine ray needs Ray: pip install 'trichord[score,ray]'.") from error
-    spread = Spread(address, asked.actors, asked.device, asked.ordered)
-    return ray_engine(read_bundle(bundle), _running(asked), spread)
+    spread = Spread(address, asked.workers, asked.device, asked.ordered)
+    return ray_engine(read_bundle(bundle), partial(_running, asked), spread)
 
 
 def _tell_ray(*, is_ours: bool) -> None:

@@ -1,4 +1,4 @@
-"""The engine in this process: threads decode and prepare while another runs the graphs.
+"""The engine in one process: decode, prepare and run, in one thread or with threads that decode ahead.
 
 Rows that share a run are a pack. What the graphs answer depends, in its last bits, on how many rows share a
 run and how they are padded; so whoever wants these very answers forms packs by `packs` and has them answered
@@ -47,7 +47,7 @@ def chunk_rows(batch_rows: int, threads: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """How a bundle is run."""
+    """How a bundle is run. Of several threads, all decode and all run the graphs."""
 
     threads: int
     batch_rows: int = 32
@@ -102,6 +102,11 @@ class LocalEngine:
 
     def answer(self, several: Iterable[list[Row]]) -> Generator[list[Outcome], None, None]:
         """Outcomes pack by pack; each pack is a run of its own. Raises EngineLost."""
+        if self._running.threads == 1:
+            return (self._run(self._prepare(pack)) for pack in several)
+        return self._answer_ahead(several)
+
+    def _answer_ahead(self, several: Iterable[list[Row]]) -> Generator[list[Outcome], None, None]:
         threads = self._running.threads
         step = chunk_rows(self._running.batch_rows, threads)
         running: deque[Future[list[Outcome]]] = deque()
@@ -112,7 +117,7 @@ class LocalEngine:
                         decoders.submit(self._prepare, pack[start : start + step])
                         for start in range(0, len(pack), step)
                     ]
-                    running.append(runner.submit(self._run, chunks))
+                    running.append(runner.submit(self._run_chunks, chunks))
                     if len(running) > AHEAD:
                         yield running.popleft().result()
                 while running:
@@ -134,9 +139,11 @@ class LocalEngine:
         except InputError as error:
             return Failed(row, "decode", error.code, error.message)
 
-    def _run(self, chunks: list[Future[list[_Prepared]]]) -> list[Outcome]:
+    def _run_chunks(self, chunks: list[Future[list[_Prepared]]]) -> list[Outcome]:
+        return self._run([one for chunk in chunks for one in chunk.result()])
+
+    def _run(self, prepared: list[_Prepared]) -> list[Outcome]:
         started_s = time.perf_counter()
-        prepared = [one for chunk in chunks for one in chunk.result()]
         samples = [one for _, one in prepared if isinstance(one, Sample)]
         outputs = iter(self._outputs(samples) if samples else ())
         seconds = time.perf_counter() - started_s

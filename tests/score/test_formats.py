@@ -15,10 +15,8 @@ import pytest
 
 from app.runtime.predictor import Predictor
 from tests import tiny
-from tests.score.test_command import answers, folder, manifest, score
+from tests.score.running import answers, score
 from tests.score.test_readers import WRITERS, wanted
-
-__all__ = ["folder", "manifest"]  # fixtures
 
 
 def read_jsonl(output: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ import pytest
 
 from app.runtime.predictor import Predictor
 from tests.ray_head import Head, ray_head
-from tests.score.test_command import (
+from tests.score.running import (
     ROWS,
     Ended,
     answers,
@@ -31,23 +31,12 @@ from tests.score.test_command import (
     small,
     started,
     wait_for,
-    write_manifest,
 )  # fmt: skip
 from tests.score.test_formats import without_time
 
 RUN = ("--threads", 1, "--batch-rows", 7)
 EVERYTHING = ("--include-embeddings", "--explain", "--top-k", 3)
 OF_RAY = "Set ray log level"  # the one line that Ray's C++ cannot keep to itself
-
-
-@pytest.fixture(scope="module")
-def folder(models_dir: Path) -> Path:
-    return models_dir / "tiny" / "1"
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_manifest(tmp_path_factory.mktemp("rows"))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +76,7 @@ def test_a_ray_of_its_own_answers_bit_for_bit_as_this_process(
 ) -> None:
     given = ("--input", manifest, "--bundle", folder, *RUN, *EVERYTHING)
     assert score(*given, "--output", tmp_path / "local").code == 3
-    done = by_ray(*given, "--output", tmp_path / "ray", "--actors", 2)
+    done = by_ray(*given, "--output", tmp_path / "ray", "--workers", 2)
     assert (done.code, done.stderr) == (3, "")
     assert done.summary["this_time"]["concurrency"] == 2
     check(tmp_path / "ray", predictor)
@@ -152,7 +141,7 @@ def test_rows_that_kill_every_actor_end_the_run_with_their_names(
     """No row does that to this bundle, so actors are killed over a parcel that takes them seconds."""
     rows = small(tmp_path, 40_000)
     given = ("--input", rows, "--output", tmp_path / "out", "--bundle", folder, "--threads", 1)
-    process = started(*given, "--engine", "ray", "--batch-rows", 20_000, "--actors", 1, **head.environment)
+    process = started(*given, "--engine", "ray", "--batch-rows", 20_000, "--workers", 1, **head.environment)
     killed: set[int] = set()
     while len(killed) < 6 and process.poll() is None:  # some may not have begun
         for actor in head.workers("MapWorker(MapBatches(_Actor)).submit"):

@@ -13,7 +13,7 @@ import pytest
 
 from app.bundle.manifest import MODALITIES, subsets
 from tests.ray_head import Head, ray_head
-from tests.score.test_command import answers, ended, score, started
+from tests.score.running import answers, ended, score, started
 from tests.server import Server, serving
 
 MODELS = Path(__file__).parents[2] / "models"
