@@ -9,7 +9,7 @@ OUT    ?= out/$(RECIPE)
 TARGET ?= cpu
 PRECISION ?= int8
 
-.PHONY: help setup check test fuzz cluster openapi serve train export variant bench overload image clean
+.PHONY: help setup check test full fuzz cluster openapi serve train export variant bench overload image clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -35,7 +35,11 @@ check: $(VENV)/.dev ## format, lint, types, import contracts
 	$(BIN)/lint-imports
 
 test: $(VENV)/.dev ## the test suite, in two processes: most tests wait for a server more than they compute
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+
+full: $(VENV)/.dev ## the test suite, and what repeats a like test: every fusion, encoder and count (an hour)
+	$(BIN)/python -m pip install --quiet --editable '.[spark]' --constraint constraints.txt
+	OMP_NUM_THREADS=1 $(BIN)/pytest --thorough -n 2 --dist loadfile $(ARGS)
 
 fuzz: $(VENV)/.dev ## the full counts: 20,000 hostile requests, every rule of the OpenAPI document, 20 stops under load
 	$(BIN)/pytest --thorough -s tests/fuzz tests/api/test_stopping.py $(ARGS)

@@ -126,20 +126,25 @@ def read_parquet(path: Path, names: Names) -> Iterator[Record]:
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=known):
                 for value in batch.to_pylist():
                     read += 1
-                    there = {name: cell for name, cell in value.items() if cell is not None}
-                    yield Record(_without_empty(there), path.parent, read / total)
+                    there = {name: _cell(cell) for name, cell in value.items() if cell is not None}
+                    yield Record(there, path.parent, read / total)
     except (pyarrow.lib.ArrowException, OSError, ValueError, OverflowError) as error:  # by what is broken
         raise NotAnInput(f"'{path}' is not readable as Parquet.") from error
 
 
-def _without_empty(value: dict[str, Any]) -> dict[str, Any]:
-    """Structs of `bytes` and `path` without the one that is null."""
-    return {
-        name: {key: part for key, part in cell.items() if part is not None}
-        if isinstance(cell, dict)
-        else cell
-        for name, cell in value.items()
-    }
+def _cell(cell: object) -> object:
+    """What JSON and bytes can say of it; structs of `bytes` and `path` without the one that is null.
+
+    A date, a decimal or a UUID is its text, as it would be in CSV.
+    """
+    match cell:
+        case dict():
+            return {str(key): _cell(part) for key, part in cell.items() if part is not None}
+        case list():
+            return [_cell(part) for part in cell]
+        case None | bool() | int() | float() | str() | bytes():
+            return cell
+    return str(cell)
 
 
 def arrow() -> tuple[Any, Any]:

@@ -27,14 +27,11 @@ from tests.server import Server, free_port
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def thoroughly(*, thorough: bool) -> None:
-    if not thorough:
-        pytest.skip("Ray is slow to start: make cluster")
+pytestmark = pytest.mark.thorough
 
 
 @pytest.fixture(scope="module")
-def head(thoroughly: None) -> Iterator[Head]:  # noqa: ARG001 - nothing is started before
+def head() -> Iterator[Head]:
     """Workers find deploy/ where they look for modules, as in an image that holds a checkout."""
     with ray_head(cpus=2, PYTHONPATH=str(ROOT)) as found:
         yield found

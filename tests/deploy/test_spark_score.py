@@ -17,11 +17,7 @@ from tests import tiny
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def thoroughly(*, thorough: bool) -> None:
-    if not thorough:
-        pytest.skip("Spark is slow to start: make cluster")
-    pytest.importorskip("pyspark", reason="make cluster installs it")
+pytestmark = pytest.mark.thorough
 
 
 def test_a_table_is_answered_row_by_row(models_dir: Path, tmp_path: Path, predictor: Predictor) -> None:

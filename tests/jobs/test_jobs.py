@@ -254,7 +254,7 @@ def kill(server: Server) -> None:
     server.process.wait()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.thorough), 2])
 def test_killed_in_the_middle_it_goes_on_and_answers_each_row_once(
     models_dir: Path, tmp_path: Path, workers: int
 ) -> None:

@@ -45,12 +45,6 @@ def head() -> Iterator[Head]:
         yield found
 
 
-@pytest.fixture
-def thoroughly(*, thorough: bool) -> None:
-    if not thorough:
-        pytest.skip("Ray is slow to start: make cluster")
-
-
 def by_ray(*arguments: object, **environment: str) -> Ended:
     """With what Ray itself says taken out of what we say."""
     done = ended(started(*arguments, "--engine", "ray", **environment), within_s=240)
@@ -84,7 +78,7 @@ def test_a_ray_of_its_own_answers_bit_for_bit_as_this_process(
     assert of_letters(tmp_path / "ray") == of_letters(tmp_path / "local")
 
 
-@pytest.mark.usefixtures("thoroughly")
+@pytest.mark.thorough
 def test_a_cluster_writes_the_same_parquet_in_order(
     head: Head, folder: Path, manifest: Path, tmp_path: Path
 ) -> None:
@@ -103,7 +97,7 @@ def test_a_cluster_writes_the_same_parquet_in_order(
     assert found[0] == found[1], "the same rows in the same parts, and the same schema"
 
 
-@pytest.mark.usefixtures("thoroughly")
+@pytest.mark.thorough
 def test_a_cluster_scores_every_row_though_who_asks_it_is_killed(
     head: Head, folder: Path, manifest: Path, tmp_path: Path, predictor: Predictor
 ) -> None:
@@ -118,7 +112,7 @@ def test_a_cluster_scores_every_row_though_who_asks_it_is_killed(
     check(tmp_path / "out", predictor)
 
 
-@pytest.mark.usefixtures("thoroughly")
+@pytest.mark.thorough
 def test_a_killed_actor_is_replaced_and_its_rows_are_answered_once(
     head: Head, folder: Path, manifest: Path, tmp_path: Path, predictor: Predictor
 ) -> None:
@@ -134,7 +128,7 @@ def test_a_killed_actor_is_replaced_and_its_rows_are_answered_once(
     check(tmp_path / "out", predictor)
 
 
-@pytest.mark.usefixtures("thoroughly")
+@pytest.mark.thorough
 def test_rows_that_kill_every_actor_end_the_run_with_their_names(
     head: Head, folder: Path, tmp_path: Path
 ) -> None:
@@ -156,7 +150,7 @@ def test_rows_that_kill_every_actor_end_the_run_with_their_names(
     assert (len(killed) >= 4, done.summary["scored"]) == (True, 0)
 
 
-@pytest.mark.usefixtures("thoroughly")
+@pytest.mark.thorough
 def test_an_interrupted_run_goes_on_with_what_is_left(
     head: Head, folder: Path, manifest: Path, tmp_path: Path
 ) -> None:
@@ -174,7 +168,7 @@ def test_an_interrupted_run_goes_on_with_what_is_left(
     assert ids(output) == every_id()
 
 
-@pytest.mark.usefixtures("thoroughly")
+@pytest.mark.thorough
 def test_an_input_that_is_none_is_called_what_it_is_called_here(
     head: Head, folder: Path, tmp_path: Path
 ) -> None:
@@ -187,7 +181,7 @@ def test_an_input_that_is_none_is_called_what_it_is_called_here(
     assert there.code == 2
 
 
-@pytest.mark.usefixtures("thoroughly")
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [

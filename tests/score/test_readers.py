@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import csv
+import datetime
 import io
 import json
 import tarfile
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow
@@ -14,7 +16,8 @@ import pyarrow.parquet
 import pytest
 
 from app.bundle.sample import RawInputs
-from app.rows.records import Names
+from app.rows.letters import dead_letter
+from app.rows.records import Names, json_bytes
 from app.rows.row import Row
 from app.score.errors import NotAsked
 from app.score.inputs import open_input
@@ -208,3 +211,20 @@ def test_a_change_of_the_input_shows(tmp_path: Path) -> None:
         changed = path if path.is_file() else path / "r0.png"
         changed.write_bytes(changed.read_bytes() + b" ")
         assert open_input([str(path)], Names()).fingerprint() != before
+
+
+def test_what_parquet_knows_and_json_does_not_is_its_text(tmp_path: Path) -> None:
+    """Dates as ids are fine; as pictures they become dead letters, which must be written."""
+    file = tmp_path / "rows.parquet"
+    day = datetime.date(2026, 1, 2)
+    columns = {"id": [day], "image": [day], "text": [Decimal("1.50")], "audio": [[day, None]]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), file)
+    [row] = rows_of(file)
+    assert row.id == "2026-01-02"
+    assert row.problem is not None
+    assert row.problem.code == "invalid_audio"
+    letter = dead_letter(
+        row, stage="read", code="invalid_audio", reason="", attempts=1, at=datetime.datetime.now(datetime.UTC)
+    )
+    again = json.loads(json.dumps(letter, default=json_bytes))["row"]
+    assert again == {"id": "2026-01-02", "image": "2026-01-02", "text": "1.50", "audio": ["2026-01-02", None]}

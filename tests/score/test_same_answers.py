@@ -58,9 +58,7 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def head(*, thorough: bool) -> Iterator[Head]:
-    if not thorough:
-        pytest.skip("Ray is slow to start: make cluster")
+def head() -> Iterator[Head]:
     with ray_head() as found:
         yield found
 
@@ -105,6 +103,7 @@ def test_a_server_answers_alike_in_any_order_and_company(
     check(said(tmp_path / "out"), wanted)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("seed", "batch_rows"), [(8, 5), (9, 48)])
 def test_a_cluster_answers_alike_in_any_order_and_company(
     head: Head, rows: list[dict[str, Any]], wanted: Said, tmp_path: Path, seed: int, batch_rows: int

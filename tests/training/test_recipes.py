@@ -61,7 +61,9 @@ def test_a_recipes_model_reads_what_its_inputs_promise(name: str) -> None:
     assert torch.isfinite(fused.logits).all()
 
 
-@pytest.mark.parametrize("made", [tiny_xor, tiny_xor_that_keeps_pictures])
+@pytest.mark.parametrize(
+    "made", [tiny_xor_that_keeps_pictures, pytest.param(tiny_xor, marks=pytest.mark.thorough)]
+)
 def test_xor_is_trained_measured_and_published(tmp_path: Path, made: Callable[[], Recipe]) -> None:
     recipe = made()
     dataset = recipe.load(None, None)  # type: ignore[arg-type]  # made from a seed, not read

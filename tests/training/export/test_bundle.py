@@ -138,7 +138,9 @@ def test_sets_are_in_the_graph_and_hold_the_most_probable_class(
         np.testing.assert_array_equal(outputs.prediction_set, chosen)
 
 
-@pytest.mark.parametrize("names", [("image", "text"), ("audio",)], ids="+".join)
+@pytest.mark.parametrize(
+    "names", [("image", "text"), pytest.param(("audio",), marks=pytest.mark.thorough)], ids="+".join
+)
 def test_a_model_of_fewer_modalities_is_published_too(
     recipe: Recipe, dataset: Dataset, tmp_path: Path, names: tuple[Modality, ...]
 ) -> None:
@@ -156,6 +158,7 @@ def test_a_model_of_fewer_modalities_is_published_too(
     assert read_bundle(published.folder).manifest.inputs.names == names
 
 
+@pytest.mark.thorough  # as feature/attention of test_combinations, but trained
 def test_a_fusion_that_reads_tokens_is_published_too(
     recipe: Recipe, dataset: Dataset, tmp_path: Path
 ) -> None:

@@ -26,7 +26,7 @@ from training.model import Model
 from training.recipe import Recipe
 from training.subsets import SUBSETS
 
-EVERY_DAY = 8  # one combination of so many is tested without --thorough
+EVERY_DAY = {("feature", "attention"), ("model", "tensor")}  # the others with --thorough: ten seconds each
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,6 @@ def shared() -> dict[bool, Encoders]:
     return {}
 
 
-def combinations(*, thorough: bool) -> list[tuple[Level, Method]]:
-    return list(COMBINATIONS) if thorough else list(COMBINATIONS)[::EVERY_DAY]
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "level" in metafunc.fixturenames:
-        chosen = combinations(thorough=bool(metafunc.config.getoption("--thorough")))
-        metafunc.parametrize(("level", "method"), chosen, ids=[f"{lev}/{met}" for lev, met in chosen])
-
-
 def published(
     recipe: Recipe, dataset: Dataset, checkpoint: Checkpoint, shared: dict[bool, Encoders], out: Path
 ) -> Published:
@@ -89,6 +79,13 @@ def vocabulary(checkpoint: Checkpoint) -> int:
     return found
 
 
+@pytest.mark.parametrize(
+    ("level", "method"),
+    [
+        pytest.param(*one, marks=() if one in EVERY_DAY else pytest.mark.thorough, id="/".join(one))
+        for one in COMBINATIONS
+    ],
+)
 def test_a_combination_exports_and_verifies(
     level: Level,
     method: Method,

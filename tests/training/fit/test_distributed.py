@@ -63,12 +63,14 @@ def test_two_processes_learn_what_one_does(fake_sets: FakeSets, tmp_path: Path, 
     assert_alike(alone, by_two)
 
 
+@pytest.mark.thorough
 def test_towers_alone_modulation_and_averages_are_shared_too(fake_sets: FakeSets, tmp_path: Path) -> None:
     """In an epoch of towers alone no process has a gradient for what joins them."""
     alone = trained(fake_sets.folder, tmp_path / "one", processes=1, how="towers")
     assert_alike(alone, trained(fake_sets.folder, tmp_path / "two", processes=2, how="towers"))
 
 
+@pytest.mark.thorough
 def test_two_processes_go_on_where_they_were(fake_sets: FakeSets, tmp_path: Path, by_two: Left) -> None:
     assert start(fake_sets.folder, tmp_path, processes=2, how="cut").returncode != 0
     weights, facts = trained(fake_sets.folder, tmp_path, processes=2, how="joint")

@@ -23,6 +23,11 @@ CASES: list[tuple[Level, Method, Task]] = [
     ("prediction", "mean", "multilabel"),  # the others pool as one of these two
     ("prediction", "stacking", "multilabel"),
 ]
+EVERY_DAY = {  # of exports, which take seconds each: all methods, and each level with and without tokens
+    ("feature", "concat"), ("feature", "film"), ("feature", "attention"), ("feature", "low_rank"),
+    ("model", "multiply"), ("model", "mean"), ("model", "gated"), ("model", "bottleneck"),
+    ("model", "tensor"), ("prediction", "multiply"), ("prediction", "stacking"),
+}  # fmt: skip
 
 
 class Flat(nn.Module):
@@ -87,7 +92,10 @@ def assert_same(session: Session, fusion: Fusion, said: Said, present: Tensor, e
         np.testing.assert_allclose(found[name], values.numpy(), atol=1e-4, rtol=0, err_msg=name)
 
 
-@pytest.mark.parametrize(("level", "method", "task"), CASES)
+@pytest.mark.parametrize(
+    ("level", "method", "task"),
+    [case if case[:2] in EVERY_DAY else pytest.param(*case, marks=pytest.mark.thorough) for case in CASES],
+)
 def test_the_exported_graph_answers_as_torch(level: Level, method: Method, task: Task) -> None:
     fusion = make(level, method, task=task, blocks=1 if method == "attention" else 2)  # exporting takes long
     session = exported(fusion)

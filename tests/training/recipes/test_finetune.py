@@ -61,6 +61,7 @@ def test_a_pretrained_trio_is_trained_verified_and_served(tmp_path: Path) -> Non
     assert again.files["fused.onnx"] == read_bundle(folder).files["fused.onnx"]
 
 
+@pytest.mark.thorough
 def test_any_number_of_labels_from_small_encoders_is_served_too(tmp_path: Path) -> None:
     table, out = write_rows(tmp_path, task="multilabel"), tmp_path / "out"
     encoders = ("--encoder=image=plain", "--encoder=text=ngrams", "--encoder=audio=mel")
