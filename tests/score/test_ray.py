@@ -65,6 +65,7 @@ def of_answers(output: Path) -> list[dict[str, Any]]:
     return sorted(map(without_time, answers(output)), key=lambda row: int(row["id"][1:]))
 
 
+@pytest.mark.thorough
 def test_a_ray_of_its_own_answers_bit_for_bit_as_this_process(
     folder: Path, manifest: Path, tmp_path: Path, predictor: Predictor
 ) -> None:

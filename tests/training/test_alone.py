@@ -141,6 +141,7 @@ def test_what_meets_before_it_answers_learns_together(lone: Recipe) -> None:
     assert lone.with_fusion("prediction", "mean").alone == ALONE
 
 
+@pytest.mark.thorough
 def test_what_learned_alone_is_measured_and_published(lone: Recipe, dataset: Dataset, tmp_path: Path) -> None:
     """An encoder that answers by itself has no head in the graphs, and they answer as torch does."""
     one = replace(lone, strangers=None, degradation=None)

@@ -238,6 +238,7 @@ def test_of_a_text_all_convolutions_and_the_table_are_small(recipe: Recipe, data
 # --- and one that is not ------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_slower_variant_is_refused_and_leaves_nothing(
     origin: Origin, known: Dataset, tmp_path: Path
 ) -> None:
@@ -246,6 +247,7 @@ def test_a_slower_variant_is_refused_and_leaves_nothing(
     assert list(tmp_path.rglob("*")) == []
 
 
+@pytest.mark.thorough
 def test_a_quantiser_that_ruins_weights_is_refused(origin: Origin, known: Dataset, tmp_path: Path) -> None:
     with pytest.raises(GatesFailed, match=r"same answers \(0\.") as failure:
         make_variant(origin, known, tmp_path, precision="int8", measure_speed=faster, convert=ruining)
@@ -254,6 +256,7 @@ def test_a_quantiser_that_ruins_weights_is_refused(origin: Origin, known: Datase
     assert list(tmp_path.rglob("*")) == []
 
 
+@pytest.mark.thorough
 def test_a_variant_for_another_device_may_be_published_untimed(
     origin: Origin, known: Dataset, tmp_path: Path
 ) -> None:
