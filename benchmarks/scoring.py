@@ -4,9 +4,10 @@
 
 The same rows (all seven subsets, equally often, in files) three ways, in turns: a bare loop that reads the
 files, decodes and prepares in threads, runs batches and writes nothing; `trichord score --bundle`; and
-`trichord score --url` against a server that shares the cores. The bare loop has the threads of --bundle, and
-hands them the same chunks as far ahead. Time is from the first row to the last, so that starting Python and
-opening the bundle count for nobody; only the ratios mean something.
+`trichord score --url` against a server that shares the cores. The bare loop has a thread for each core,
+decodes some batches ahead and gives the graphs all cores; --bundle has a process for each core
+(app.score.processes). Time is from the first row to the last, so that starting Python and opening the bundle
+count for nobody; only the ratios mean something.
 
 Beside rows per second stands the processor time that all processes together take for a row: on a busy machine
 three processes get more of it than one, which flatters --url, and this shows by how much.
@@ -58,7 +59,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--bundle", type=Path, default=Path("models/digits/2"))
-    parser.add_argument("--rows", type=int, default=4000)
+    parser.add_argument("--rows", type=int, default=6000)
     parser.add_argument("--turns", type=int, default=5)
     given = parser.parse_args()
     models = given.bundle.parents[1]
