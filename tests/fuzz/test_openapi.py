@@ -23,7 +23,7 @@ def test_the_server_keeps_every_promise_of_its_document(tmp_path: Path, *, thoro
     keys = tmp_path / "keys"
     keys.write_text(line)
     with serving(tmp_path / "models", api_keys_file=keys, log_level="warning") as server:
-        examples = 500 if thorough else 10
+        examples = 500 if thorough else 5
         said = checked(f"{server.url}/openapi.json", key=key, examples=examples, folder=tmp_path)
         assert "request failed" not in server.log.read_text()
     print("\n" + said)  # noqa: T201

@@ -61,9 +61,8 @@ def test_a_recipes_model_reads_what_its_inputs_promise(name: str) -> None:
     assert torch.isfinite(fused.logits).all()
 
 
-@pytest.mark.parametrize(
-    "made", [tiny_xor_that_keeps_pictures, pytest.param(tiny_xor, marks=pytest.mark.thorough)]
-)
+@pytest.mark.thorough  # tests/training/export/test_bundle.py does the same with a recipe of its own
+@pytest.mark.parametrize("made", [tiny_xor, tiny_xor_that_keeps_pictures])
 def test_xor_is_trained_measured_and_published(tmp_path: Path, made: Callable[[], Recipe]) -> None:
     recipe = made()
     dataset = recipe.load(None, None)  # type: ignore[arg-type]  # made from a seed, not read

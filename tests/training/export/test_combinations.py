@@ -26,8 +26,6 @@ from training.model import Model
 from training.recipe import Recipe
 from training.subsets import SUBSETS
 
-EVERY_DAY = {("feature", "attention")}  # the others with --thorough: ten seconds each
-
 
 @dataclass(frozen=True)
 class Encoders:
@@ -79,13 +77,8 @@ def vocabulary(checkpoint: Checkpoint) -> int:
     return found
 
 
-@pytest.mark.parametrize(
-    ("level", "method"),
-    [
-        pytest.param(*one, marks=() if one in EVERY_DAY else pytest.mark.thorough, id="/".join(one))
-        for one in COMBINATIONS
-    ],
-)
+@pytest.mark.thorough  # ten seconds each; one of them is what the command is asked about, below
+@pytest.mark.parametrize(("level", "method"), COMBINATIONS, ids=map("/".join, COMBINATIONS))
 def test_a_combination_exports_and_verifies(
     level: Level,
     method: Method,
