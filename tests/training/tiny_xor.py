@@ -42,7 +42,7 @@ def tiny_xor_that_keeps_pictures() -> Recipe:
         tiny,
         inputs=inputs,
         load=lambda _, __: load_xor(inputs, ROWS),
-        encoders={**tiny.encoders, "image": KernelImage(labels=len(tiny.labels), width=8)},
+        encoders={**tiny.encoders, "image": KernelImage(width=len(tiny.labels))},
         schedule=replace(tiny.schedule, average=0.9),
     )
 

@@ -17,6 +17,8 @@ _EXPORTED = (
     "mel residual",
     "described",
     "kernel",
+    "kernel of n-grams",
+    "kernel of statistics",
 )
 
 
