@@ -37,6 +37,7 @@ class KernelEncoder(Encoder, ABC):
     """
 
     studies: ClassVar[bool] = True
+    leaves_out: ClassVar[bool] = True
     says_labels: ClassVar[bool] = True
     kept: ClassVar[str]  # what an item is called
     instead: ClassVar[str]  # for more items than can be kept
