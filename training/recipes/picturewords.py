@@ -75,7 +75,8 @@ def picturewords() -> Recipe:
                 "way of Abecedarium (CC BY-SA 3.0) and GCompris voices (GPL-3.0 and others)."
             ),
             limits=(
-                "Nearly every second answer is wrong on concepts that it never saw.",
+                "Two answers of five are wrong on concepts that it never saw.",
+                "Beside a picture and its name a voice lowers the loss and makes no more answers right.",
                 "Drawings and icons for children only, not photographs.",
             ),
         ),
