@@ -84,7 +84,8 @@ def train(
         taught.lend(model)
     with stage("train") as report:
         history = course.fit(model, dataset.train, report, state="state", watch=watch)
-    if model.fusion.needs_out_of_fold:
+    left_out = course.left_out(model)
+    if model.fusion.needs_out_of_fold and left_out is None:
         course.settle_out_of_fold(model, stage)
     encodings, rows = course.encodings(model, dataset.validation), evaluation_rows(dataset.validation)
     known = encodings, rows
@@ -93,8 +94,8 @@ def train(
         known = (
             taught.crossed(encodings, dataset, seed=EVALUATION_SEED) if taught.unseen is not None else known
         )
-    if not model.fusion.needs_out_of_fold:
-        settle(*(course.left_out(model) or known), seed=seed)
+    if left_out is not None or not model.fusion.needs_out_of_fold:
+        settle(*(left_out or known), seed=seed)
     calibrated = calibrate(*known)
     validation_nll = _calibrated_loss(encodings, rows, recipe.task)
     run: dict[str, Any] = {

@@ -54,7 +54,7 @@ def test_every_modality_is_spoiled_by_degrees(measured: tuple[Checkpoint, Evalua
     assert curves == {(name, subset) for name in ("image", "text", "audio") for subset in (name, SUBSETS[-1])}
 
 
-@pytest.mark.parametrize("method", ["mean", "weighted", "multiply", "stacking"])
+@pytest.mark.parametrize("method", ["mean", "weighted", "multiply", "log_linear", "stacking"])
 def test_answers_are_joined_by_what_was_fitted_on_other_rows(
     recipe: Recipe, dataset: Dataset, method: str
 ) -> None:

@@ -55,7 +55,7 @@ def picturewords() -> Recipe:
             "text": KernelText(buckets=2**17, width=len(LABELS)),
             "audio": KernelAudio(bands=48, width=len(LABELS)),
         },
-        fusion=FusionSpec(level="prediction", method="multiply", width=64, embedding=64),
+        fusion=FusionSpec(level="prediction", method="log_linear", width=64, embedding=64),
         schedule=Schedule(
             epochs=3,  # of 33 numbers: all else is solved by equations before
             batch_size=128,
