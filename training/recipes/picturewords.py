@@ -76,7 +76,7 @@ def picturewords() -> Recipe:
             ),
             limits=(
                 "Two answers of five are wrong on concepts that it never saw.",
-                "Beside a picture and its name a voice lowers the loss and makes no more answers right.",
+                "A voice adds little to a picture and its name.",
                 "Drawings and icons for children only, not photographs.",
             ),
         ),
