@@ -3,7 +3,7 @@
     python -m benchmarks.fusion [--sets digits avt_digits picturewords xor] [--seeds 3] [--data DIR]
                                 [--fusions all | LEVEL/METHOD ...] [--joint] [--out DIR]
 
-24 fusions x 4 sets x 3 seeds are 288 trainings, a day on two cores. So the encoders of a set and a seed are
+25 fusions x 4 sets x 3 seeds are 300 trainings, a day on two cores. So the encoders of a set and a seed are
 trained once, each through a head of its own, and every fusion is trained on what they say (see
 training/frozen.py). On xor no modality says anything alone, and encoders learn along with each fusion, as
 everywhere with --joint.

@@ -78,7 +78,7 @@ def train_fusion(
 ) -> Encodings:
     """The recipe's fusion, trained on features and calibrated; with what it needs to answer test rows.
 
-    Its regression is fitted on validation rows for stacking too: these encoders saw every training row.
+    Answers are joined by what validation rows tell, whatever the method: the encoders saw every training row.
     """
     frozen = on_features(recipe)
     make_repeatable(seed=seed, threads=frozen.schedule.threads)

@@ -12,7 +12,7 @@ from training.data.cache import Cache
 from training.data.dataset import Dataset
 from training.data.home import Home
 from training.encoders.specs import EncoderSpec
-from training.fusion.contract import FusionSpec, Level, Method
+from training.fusion.contract import OUT_OF_FOLD, FusionSpec, Level, Method
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ class Recipe:
         conditioner = own.conditioner if own.conditioner in names else names[0]
         fusion = replace(own, level=level, method=method, embedding=embedding, conditioner=conditioner)
         # What meets before it answers has to learn together.
-        alone = self.alone if level == "prediction" and method != "stacking" else None
+        alone = self.alone if level == "prediction" and method not in OUT_OF_FOLD else None
         return replace(self, fusion=fusion, alone=alone)
 
     def settings(self) -> dict[str, Any]:

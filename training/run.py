@@ -84,7 +84,8 @@ def train(
         taught.lend(model)
     with stage("train") as report:
         history = course.fit(model, dataset.train, report, state="state", watch=watch)
-    if model.fusion.needs_out_of_fold:
+    left_out = course.left_out(model)
+    if model.fusion.needs_out_of_fold and left_out is None:
         course.settle_out_of_fold(model, stage)
     encodings, rows = course.encodings(model, dataset.validation), evaluation_rows(dataset.validation)
     known = encodings, rows
@@ -93,8 +94,8 @@ def train(
         known = (
             taught.crossed(encodings, dataset, seed=EVALUATION_SEED) if taught.unseen is not None else known
         )
-    if not model.fusion.needs_out_of_fold:
-        settle(*known, seed=seed)
+    if left_out is not None or not model.fusion.needs_out_of_fold:
+        settle(*(left_out or known), seed=seed)
     calibrated = calibrate(*known)
     validation_nll = _calibrated_loss(encodings, rows, recipe.task)
     run: dict[str, Any] = {
@@ -182,6 +183,18 @@ class _Course:
     def encodings(self, model: Model, split: Split) -> Encodings:
         stock = Stock(split.items, self._recipe.inputs, self._tokenize)
         return encode(model, stock, split.items.counts)
+
+    def left_out(self, model: Model) -> tuple[Encodings, Rows] | None:
+        """Training rows, answered as if their groups had not been seen, where every encoder can.
+
+        They are many times those of validation, which is left to calibrate on.
+        """
+        if not all(model.encoder(name).leaves_out for name in model.names):
+            return None
+        train = self._dataset.train
+        encodings = encode(model.train(), self._stock, train.items.counts)
+        model.eval()
+        return encodings, evaluation_rows(train)
 
     def teach_alone(self, alone: Alone, stage: Stage) -> Taught:
         recipe = recipe_alone(self._recipe, alone)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.training.tiny_xor import tiny_xor_by_likeness
 from training.checkpoint import Checkpoint
 from training.data.dataset import Dataset
 from training.evaluate import Evaluation
@@ -53,12 +54,22 @@ def test_every_modality_is_spoiled_by_degrees(measured: tuple[Checkpoint, Evalua
     assert curves == {(name, subset) for name in ("image", "text", "audio") for subset in (name, SUBSETS[-1])}
 
 
-@pytest.mark.parametrize("method", ["mean", "weighted", "multiply", "stacking"])
+@pytest.mark.parametrize("method", ["mean", "weighted", "multiply", "log_linear", "stacking"])
 def test_answers_are_joined_by_what_was_fitted_on_other_rows(
     recipe: Recipe, dataset: Dataset, method: str
 ) -> None:
     trained = train(recipe.with_fusion("prediction", method), dataset, seed=0, stage=silent)  # type: ignore[arg-type]
     assert all(math.isfinite(value) for value in trained.calibrated.temperatures.values())
+
+
+def test_encoders_that_leave_out_let_training_rows_settle_how_much_each_counts() -> None:
+    made = tiny_xor_by_likeness()
+    dataset = made.load(None, None)  # type: ignore[arg-type]  # made from a seed, not read
+    one = train(made, dataset, seed=0, stage=silent).model
+    other = train(made, replace(dataset, validation=dataset.test), seed=0, stage=silent).model
+    assert torch.equal(one.fusion.state_dict()["settled"], other.fusion.state_dict()["settled"])
+    assert one.fusion.state_dict()["settled"].any()
+    assert not torch.equal(one.temperatures, other.temperatures)
 
 
 def test_towers_alone_and_modulation_are_trained_too(recipe: Recipe, dataset: Dataset) -> None:

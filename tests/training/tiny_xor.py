@@ -9,7 +9,7 @@ from training.data.cache import Cache
 from training.data.dataset import Dataset
 from training.data.home import Home
 from training.data.xor import Xor, load_xor
-from training.encoders.specs import ConvText, KernelImage, MelAudio, PlainImage
+from training.encoders.specs import ConvText, KernelAudio, KernelImage, KernelText, MelAudio, PlainImage
 from training.recipe import Recipe
 from training.recipes.digits import INPUTS
 from training.recipes.xor import xor
@@ -42,9 +42,18 @@ def tiny_xor_that_keeps_pictures() -> Recipe:
         tiny,
         inputs=inputs,
         load=lambda _, __: load_xor(inputs, ROWS),
-        encoders={**tiny.encoders, "image": KernelImage(labels=len(tiny.labels), width=8)},
+        encoders={**tiny.encoders, "image": KernelImage(width=len(tiny.labels))},
         schedule=replace(tiny.schedule, average=0.9),
     )
+
+
+def tiny_xor_by_likeness() -> Recipe:
+    """Every modality is read by a kernel machine, and their answers are multiplied."""
+    kept = tiny_xor_that_keeps_pictures()
+    labels = len(kept.labels)
+    read = {**kept.encoders, "text": KernelText(buckets=997, width=labels, orders=(1, 2))}
+    read |= {"audio": KernelAudio(bands=16, width=labels)}
+    return replace(kept, encoders=read).with_fusion("prediction", "multiply")
 
 
 def _load(_: Home, __: Cache) -> Dataset:

@@ -8,7 +8,9 @@ from training.encoders.contract import Encoder
 from training.encoders.descriptors import DescribedImageEncoder
 from training.encoders.given import GivenEncoder
 from training.encoders.image import PlainImageEncoder, ResidualImageEncoder
-from training.encoders.kernel import KernelImageEncoder
+from training.encoders.kernel_audio import KernelAudioEncoder
+from training.encoders.kernel_image import KernelImageEncoder
+from training.encoders.kernel_text import KernelTextEncoder
 from training.encoders.ngrams import NgramTextEncoder
 from training.encoders.recall import RecallTextEncoder
 from training.encoders.specs import (
@@ -16,7 +18,9 @@ from training.encoders.specs import (
     DescribedImage,
     EncoderSpec,
     Given,
+    KernelAudio,
     KernelImage,
+    KernelText,
     MelAudio,
     NgramText,
     PlainImage,
@@ -80,6 +84,8 @@ def _text(spec: EncoderSpec, text: TextInput, *, vocabulary: int) -> Encoder:
             )
         case NgramText():
             return NgramTextEncoder(spec, pad_id=text.pad_id)
+        case KernelText():
+            return KernelTextEncoder(spec, pad_id=text.pad_id, most_tokens=text.max_tokens)
         case RecallText():
             return RecallTextEncoder(spec, vocabulary=vocabulary, pad_id=text.pad_id)
         case PretrainedText():
@@ -95,6 +101,8 @@ def _audio(spec: EncoderSpec, audio: AudioInput) -> Encoder:
             return MelAudioEncoder(spec, audio)
         case StatisticAudio():
             return StatisticAudioEncoder(spec, audio)
+        case KernelAudio():
+            return KernelAudioEncoder(spec, audio)
         case PretrainedAudio():
             from training.encoders.pretrained_audio import pretrained_audio
 

@@ -34,9 +34,8 @@ class Encoder(nn.Module):
     """
 
     studies: ClassVar[bool] = False  # else `study` has nothing to do, and is not called
-    says_labels: ClassVar[bool] = (
-        False  # else `pooled` is no log share of each label, and a head has to answer
-    )
+    leaves_out: ClassVar[bool] = False  # in training it answers an item as if its group had not been seen
+    says_labels: ClassVar[bool] = False  # else `pooled` is the logits of the labels, and there is no head
 
     def __init__(self, *, width: int, tokens: int) -> None:
         super().__init__()

@@ -1,150 +1,135 @@
-"""Pictures by their likeness to every training picture: kernel ridge regression on given descriptors.
+"""Kernel ridge regression: what an item is, by its likeness to every training item.
 
-Saunders, Gammerman and Vovk, Ridge Regression Learning Algorithm in Dual Variables, 1998. A thousand pictures
-are too few for a network and few enough to keep: what gradient descent finds in minutes, and overshoots, is
-one linear equation here. Each kind of descriptor counts as much as any other, however many numbers it has; a
-picture is like another one if its mirror image is.
+Saunders, Gammerman and Vovk, Ridge Regression Learning Algorithm in Dual Variables, 1998. A few thousand
+items are too few for a network and few enough for one linear equation: what gradient descent finds in
+minutes, and overshoots, is solved here. What likeness is is not here, but told for pictures, texts and
+recordings in kernel_image.py, kernel_text.py and kernel_audio.py.
 
-What reads the answers must not learn from those to pictures that the regression was fitted on: they are
-nearly right. So in training such a picture is answered as by a regression without its whole group, which the
-same equation tells (leave one out: Cook and Weisberg, Residuals and Influence in Regression, 1982).
+What reads the answers must not learn from those to items that the regression was fitted on: they are nearly
+right. So in training such an item is answered as by a regression without its whole group, which the same
+equation tells (leave one out: Cook and Weisberg, Residuals and Influence in Regression, 1982).
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor, nn
 
-from app.bundle.manifest import ImageInput
 from training.encoders.contract import Encoded, Encoder, EncoderUnfit
-from training.encoders.descriptors import descriptors_for
-from training.encoders.specs import KernelImage
 
-_MOST: Final = 8_192  # pictures: the equation is solved in double precision, 0.5 GB for so many
-_RARE: Final = 1e-3  # variance below which a descriptor is not blown up to the size of the others
-_FARTHEST: Final = 4.0  # standard deviations; what is farther is as far
-_SEED: Final = 1998  # of the factors that pictures are told apart by
+_MOST: Final = 8_192  # items: the equation is solved in double precision, 0.5 GB for so many
+_SHARPNESS: Final = 8.0  # before training; answers differ by less than 1
+_SEED: Final = 1998  # of the factors that items are told apart by
+_FACTOR: Final = 2**31
+
+Inputs = tuple[Tensor, ...]
 
 
-class KernelImageEncoder(Encoder):
-    """A vector from the answers of the regression, one for each label."""
+class KernelEncoder(Encoder, ABC):
+    """Logits: the answers of the regression, one for each label, sharpened, and a bias.
+
+    These `width` + 1 numbers are all that is learnt. A free layer over the answers learns more from so few
+    groups than they tell.
+    """
 
     studies: ClassVar[bool] = True
+    leaves_out: ClassVar[bool] = True
+    says_labels: ClassVar[bool] = True
+    kept: ClassVar[str]  # what an item is called
+    instead: ClassVar[str]  # for more items than can be kept
 
-    mean: Tensor
-    scale: Tensor
-    share: Tensor
-    anchors: Tensor  # [2 * pictures, descriptors], even: those of all pictures, then of their mirror images
-    weights: Tensor  # [2 * pictures, labels]: of a picture, and the same of its mirror image
     offset: Tensor  # [labels], share of each
-    keys: Tensor  # int64 [pictures]
-    left_out: Tensor  # [pictures, labels], what the regression without a picture's group says of it
-    factors: Tensor
+    keys: Tensor  # int64 [items]
+    left_out: Tensor  # [items, labels], what the regression without an item's group says of it
 
-    def __init__(self, spec: KernelImage, image: ImageInput) -> None:
-        super().__init__(width=spec.width, tokens=1)
-        self.labels, self.reach, self.ridge = spec.labels, spec.reach, spec.ridge
-        self.describe = descriptors_for(image)
-        kinds = [part.shape[1] for part in self.describe.parts(torch.zeros(1, 3, image.height, image.width))]
-        found = sum(kinds)
-        share = torch.cat([torch.full((count,), (count * len(kinds)) ** -0.5) for count in kinds])
-        self.register_buffer("share", share, persistent=False)
-        values = image.height * image.width * 3
-        factors = torch.randint(2**31, (values,), generator=torch.Generator().manual_seed(_SEED))
-        self.register_buffer("factors", factors, persistent=False)
-        self.register_buffer("mean", torch.zeros(found))
-        self.register_buffer("scale", torch.ones(found))
-        self.register_buffer("anchors", torch.zeros(0, found))
-        self.register_buffer("weights", torch.zeros(0, spec.labels))
-        self.register_buffer("offset", torch.zeros(spec.labels))
+    def __init__(self, *, width: int, ridge: float) -> None:
+        super().__init__(width=width, tokens=1)
+        self.ridge = ridge
+        self.register_buffer("offset", torch.zeros(width))
         # For the run that studied alone: a resumed one studies again, and averaging weights would round keys.
         self.register_buffer("keys", torch.zeros(0, dtype=torch.int64), persistent=False)
-        self.register_buffer("left_out", torch.zeros(0, spec.labels), persistent=False)
-        self.out = nn.Linear(spec.labels, spec.width)
+        self.register_buffer("left_out", torch.zeros(0, width), persistent=False)
+        self.sharpness = nn.Parameter(torch.tensor(_SHARPNESS).log())
+        self.bias = nn.Parameter(torch.zeros(width))
 
-    def forward(self, image: Tensor) -> Encoded:
-        with torch.autocast(image.device.type, enabled=False), torch.no_grad():
-            answers = self._unseen(image) if self.training else self.answers(image)
-        said = self.out(answers)
-        return Encoded(tokens=said.unsqueeze(1), pooled=said)
-
-    def answers(self, image: Tensor) -> Tensor:
+    def answers(self, *inputs: Tensor) -> Tensor:
         """[rows, labels], about 1 where a label holds and 0 where it does not."""
-        alike = self._alike(*(self._even(one) for one in self._described(image)))
-        return self.offset + (alike @ self.weights.double()).float() / 2
+        return self.offset + self.regressed(*inputs).float()
 
-    @torch.no_grad()
-    def study(self, inputs: Sequence[tuple[Tensor, ...]], targets: Tensor, groups: Tensor) -> None:
-        if len(targets) > _MOST:
-            raise EncoderUnfit(
-                f"a kernel machine keeps every training picture, {_MOST} at most, and there are "
-                f"{len(targets)}. Use an encoder that learns by gradient descent, such as DescribedImage."
-            )
-        if targets.shape[1] != self.labels:
-            raise EncoderUnfit(
-                f"the kernel machine is made for {self.labels} labels, and rows have {targets.shape[1]}. "
-                "Set 'labels' to their number."
-            )
-        both = [self._described(image) for (image,) in inputs]
-        every = torch.cat([pair[side] for side in range(2) for pair in both])
-        self.mean = every.mean(dim=0)
-        self.scale = (every.var(dim=0, correction=0) + _RARE).rsqrt()
-        self.anchors, self.keys = self._even(every), torch.cat([self._key(image) for (image,) in inputs])
-        wanted = targets.double()
-        share = wanted.mean(dim=0)
-        alike = self._alike(*self.anchors.chunk(2)).view(len(wanted), 2, -1).mean(dim=1)
-        inverse = torch.linalg.inv(alike + self.ridge * torch.eye(len(alike), dtype=torch.float64))
-        weights = inverse @ (wanted - share)
-        self.offset, self.weights = share.float(), weights.float().repeat(2, 1)
-        self.left_out = (wanted - _residuals(inverse, weights, groups)).float()
-
-    def _unseen(self, image: Tensor) -> Tensor:
-        """As by a regression that has not seen the picture, nor others of its group."""
-        same = self._key(image).unsqueeze(1) == self.keys
-        known = same.any(dim=1)
-        answers = self.offset.expand(len(image), -1).clone()
-        answers[known] = self.left_out[same[known].long().argmax(dim=1)]
-        if not bool(known.all()):
-            answers[~known] = self.answers(image[~known])
-        return answers
-
-    def _described(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        ink = 1 - image.permute(0, 3, 1, 2).float() / 255
-        return self.describe(ink), self.describe(ink.flip(3))
-
-    def _even(self, described: Tensor) -> Tensor:
-        """Squared distances between such rows are the mean over kinds of the mean over their numbers."""
-        even = ((described - self.mean) * self.scale).clamp(-_FARTHEST, _FARTHEST)
-        return even * self.share
-
-    def _alike(self, seen: Tensor, mirrored: Tensor) -> Tensor:
-        """Double [rows, 2 * pictures], between 0 and 2.
+    @abstractmethod
+    def regressed(self, *inputs: Tensor) -> Tensor:
+        """What speaks for each label beyond its share: double [rows, labels].
 
         Answers are sums of hundreds of likenesses with weights of both signs: in single precision two
-        runtimes, which add up in other orders, would differ by 1e-5, and by ten times that behind a norm.
+        runtimes, which add up in other orders, would differ by 1e-5, and by ten times that once sharpened.
         """
-        anchors = self.anchors.double()
-        own = anchors.square().sum(dim=1)
 
-        def near(x: Tensor) -> Tensor:
-            apart = x.square().sum(dim=1, keepdim=True) + own - 2 * x @ anchors.T
-            return torch.exp(-self.reach * apart.clamp(min=0))
+    @abstractmethod
+    def keys_of(self, *inputs: Tensor) -> Tensor:
+        """By which a training item is known again: int64 [rows], whatever pads them."""
 
-        return near(seen.double()) + near(mirrored.double())
+    @abstractmethod
+    def compare(self, inputs: Sequence[Inputs]) -> Tensor:
+        """Learn what is usual, and how alike the items are: double [items, items]."""
 
-    def _key(self, image: Tensor) -> Tensor:
-        """int64 [rows]. Products are below 2**39, so the sum over a picture is exact."""
-        return (image.flatten(1).long() * self.factors).sum(dim=1)
+    @abstractmethod
+    def weigh(self, weights: Tensor, inputs: Sequence[Inputs]) -> None:
+        """Keep what `regressed` needs of the solution, double [items, labels]."""
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """How many pictures there are is known from the weights alone."""
-        for name in ("anchors", "weights"):
-            if (saved := state_dict.get(prefix + name)) is not None:
-                setattr(self, name, getattr(self, name).new_empty(saved.shape))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+    @torch.no_grad()
+    def study(self, inputs: Sequence[Inputs], targets: Tensor, groups: Tensor) -> None:
+        if len(targets) > _MOST:
+            raise EncoderUnfit(
+                f"a kernel machine compares every {self.kept} of training with every other, {_MOST} at most, "
+                f"and there are {len(targets)}. Use an encoder that learns by gradient descent, such as "
+                f"{self.instead}."
+            )
+        if targets.shape[1] != self.width:
+            raise EncoderUnfit(
+                f"the kernel machine is made for {self.width} labels, and rows have {targets.shape[1]}. "
+                "Set 'width' to their number."
+            )
+        self.keys = torch.cat([self.keys_of(*one) for one in inputs])
+        wanted = targets.double()
+        share = wanted.mean(dim=0)
+        alike = self.compare(inputs)
+        alike.diagonal().add_(self.ridge)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(alike))
+        weights = inverse @ (wanted - share)
+        self.offset = share.float()
+        self.weigh(weights, inputs)
+        self.left_out = (wanted - _residuals(inverse, weights, groups)).float()
+
+    def said(self, *inputs: Tensor) -> Encoded:
+        with torch.autocast(inputs[0].device.type, enabled=False), torch.no_grad():
+            answers = self._unseen(*inputs) if self.training else self.answers(*inputs)
+        logits = answers * self.sharpness.exp() + self.bias
+        return Encoded(tokens=logits.unsqueeze(1), pooled=logits)
+
+    def _unseen(self, *inputs: Tensor) -> Tensor:
+        """As by a regression that has not seen the item, nor others of its group.
+
+        Of items that are the same in several groups each is left out in turn, and the mean is the answer.
+        """
+        same = self.keys_of(*inputs).unsqueeze(1) == self.keys
+        found = same.sum(dim=1, keepdim=True)
+        answers = same.float() @ self.left_out / found.clamp(min=1)
+        new = found.squeeze(1) == 0
+        if bool(new.any()):
+            answers[new] = self.answers(*(values[new] for values in inputs))
+        return answers
+
+
+def key_factors(count: int) -> Tensor:
+    """int64 [count], below 2**31: a key is the sum of an item's numbers, each times the factor of its place.
+
+    A sum that leaves int64 wraps, the same way for the same item.
+    """
+    return torch.randint(_FACTOR, (count,), generator=torch.Generator().manual_seed(_SEED))
 
 
 def _residuals(inverse: Tensor, weights: Tensor, groups: Tensor) -> Tensor:

@@ -32,14 +32,14 @@ class NgramTextEncoder(Encoder):
 
     def forward(self, text: Tensor) -> Encoded:
         if self.has_ends:
-            text = self.framed(text)
+            text = framed(text, pad_id=self.pad_id)
         valid = text != self.pad_id
         chosen = regions(valid, self.tokens)
         total: Tensor | float = 0.0
         found: Tensor | float = 0.0
         for order in self.orders:
             # An n-gram is where all its tokens are, and belongs to the part where it starts.
-            here = chosen & _begins(valid, order).unsqueeze(1)
+            here = chosen & begins(valid, order).unsqueeze(1)
             count = here.sum(dim=2, keepdim=True)
             rows = look_up(self.table, self.hashed(text, order))
             total = total + masked_mean(rows, here) * count
@@ -48,14 +48,6 @@ class NgramTextEncoder(Encoder):
         found = found.clamp(min=1)
         said = self.out(total / (found.sqrt() if self.is_rooted else found))
         return Encoded(tokens=said[:, 1:] if self.tokens > 1 else said, pooled=said[:, 0])
-
-    def framed(self, text: Tensor) -> Tensor:
-        """A mark before and after the tokens of each row: [rows, tokens] to [rows, tokens + 2]."""
-        ids = text.long()
-        end = (ids != self.pad_id).sum(dim=1, keepdim=True) + 1
-        at = torch.arange(ids.shape[1] + 2, device=ids.device)
-        wider = nn.functional.pad(ids, (1, 1), value=self.pad_id)
-        return torch.where((at == 0) | (at == end), _MARK, wider)
 
     def hashed(self, text: Tensor, order: int) -> Tensor:
         """Bucket of the n-gram that starts at each token: int64 [rows, tokens]."""
@@ -77,7 +69,16 @@ def _linear(spec: NgramText) -> nn.Sequential:
     return nn.Sequential(nn.Dropout(spec.dropout), nn.Linear(spec.channels, spec.width))
 
 
-def _begins(valid: Tensor, order: int) -> Tensor:
+def framed(text: Tensor, *, pad_id: int) -> Tensor:
+    """A mark before and after the tokens of each row: [rows, tokens] to [rows, tokens + 2]."""
+    ids = text.long()
+    end = (ids != pad_id).sum(dim=1, keepdim=True) + 1
+    at = torch.arange(ids.shape[1] + 2, device=ids.device)
+    wider = nn.functional.pad(ids, (1, 1), value=pad_id)
+    return torch.where((at == 0) | (at == end), _MARK, wider)
+
+
+def begins(valid: Tensor, order: int) -> Tensor:
     """Bool [rows, tokens]: does the row have `order` tokens from here on?"""
     beyond = nn.functional.pad(valid.long(), (0, order - 1))
     return beyond[:, order - 1 :] > 0

@@ -52,11 +52,11 @@ class DescribedImage:
 class KernelImage:
     """Kernel ridge regression on the same descriptors: for sets of up to a few thousand pictures.
 
-    It keeps all training pictures, as their descriptors, and is fitted by one linear equation.
+    It keeps all training pictures, as their descriptors, and is fitted by one linear equation. `width` is the
+    number of labels, here and in the other two: it gives a logit for each, and there is no head.
     """
 
     tokens: ClassVar[int] = 1  # the whole
-    labels: int  # of the recipe: what is regressed on
     width: int
     reach: float = 0.7  # how fast likeness falls with the distance, which is about 2 between any two
     ridge: float = 0.3  # the larger, the less a single picture counts
@@ -110,6 +110,20 @@ class NgramText:
     dropout: float = 0.1
     has_ends: bool = False  # a mark stands before the first token and after the last: what words begin with
     is_rooted: bool = False  # the sum is divided by the root of the count: it learns faster from short texts
+
+
+@dataclass(frozen=True, slots=True)
+class KernelText:
+    """Kernel ridge regression on the n-grams that texts share: for sets of up to a few thousand texts.
+
+    It keeps weights of n-grams, no texts. `width` is the number of labels.
+    """
+
+    tokens: ClassVar[int] = 1  # the whole
+    buckets: int  # of n-grams, shared by all orders; where many share one, it tells less
+    width: int
+    orders: tuple[int, ...] = (1, 2, 3, 4, 5)
+    ridge: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +186,22 @@ class StatisticAudio:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelAudio:
+    """Kernel ridge regression on the same moments: for sets of up to a few thousand recordings.
+
+    It keeps all training recordings, as their moments. `width` is the number of labels.
+    """
+
+    tokens: ClassVar[int] = 1  # the whole
+    bands: int
+    width: int
+    hop_s: float = 0.020
+    parts: int = 4
+    reach: float = 1.4
+    ridge: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class PretrainedAudio:
     """wav2vec 2.0, HuBERT or AST of the Hugging Face hub or of a local folder."""
 
@@ -194,6 +224,6 @@ class Given:
 
 
 ImageSpec = PlainImage | ResidualImage | DescribedImage | KernelImage | PretrainedImage
-TextSpec = ConvText | TransformerText | NgramText | RecallText | PretrainedText
-AudioSpec = MelAudio | StatisticAudio | PretrainedAudio
+TextSpec = ConvText | TransformerText | NgramText | KernelText | RecallText | PretrainedText
+AudioSpec = MelAudio | StatisticAudio | KernelAudio | PretrainedAudio
 EncoderSpec = ImageSpec | TextSpec | AudioSpec | Given

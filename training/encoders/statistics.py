@@ -36,23 +36,24 @@ class StatisticAudioEncoder(Encoder):
 
     def forward(self, audio: Tensor, audio_length: Tensor) -> Encoded:
         with torch.autocast(audio.device.type, enabled=False), torch.no_grad():
-            found = self.measure(audio, audio_length)
+            found = statistics(self.picture, audio, audio_length, parts=self.parts, rate_hz=self.rate_hz)
         said = self.out(self.even(found))
         return Encoded(tokens=said.unsqueeze(1), pooled=said)
 
-    def measure(self, audio: Tensor, audio_length: Tensor) -> Tensor:
-        """[rows, statistics]"""
-        picture, valid = self.picture(audio, audio_length)
-        x = picture.transpose(1, 2)
-        chosen = regions(valid, self.parts)
-        means, whole = masked_mean(x, chosen), chosen[:, :1]
-        spread = masked_mean(x.square(), whole) - means[:, :1].square()
-        # A change is between two frames of the row; its frame is the later one.
-        both = (valid[:, 1:] & valid[:, :-1]).unsqueeze(1)
-        change = masked_mean((x[:, 1:] - x[:, :-1]).square(), both)
-        told = torch.cat([means, masked_peak(x, chosen), _root(spread), _root(change)], dim=1)
-        seconds = audio_length.unsqueeze(1).float() / self.rate_hz
-        return torch.cat([seconds.log(), told.flatten(1)], dim=1)
+
+def statistics(picture: LogMel, audio: Tensor, audio_length: Tensor, *, parts: int, rate_hz: int) -> Tensor:
+    """[rows, statistics]: one of duration, then of each kind as many as there are bands."""
+    frames, valid = picture(audio, audio_length)
+    x = frames.transpose(1, 2)
+    chosen = regions(valid, parts)
+    means, whole = masked_mean(x, chosen), chosen[:, :1]
+    spread = masked_mean(x.square(), whole) - means[:, :1].square()
+    # A change is between two frames of the row; its frame is the later one.
+    both = (valid[:, 1:] & valid[:, :-1]).unsqueeze(1)
+    change = masked_mean((x[:, 1:] - x[:, :-1]).square(), both)
+    told = torch.cat([means, masked_peak(x, chosen), _root(spread), _root(change)], dim=1)
+    seconds = audio_length.unsqueeze(1).float() / rate_hz
+    return torch.cat([seconds.log(), told.flatten(1)], dim=1)
 
 
 def _root(x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from app.bundle.manifest import MODALITIES, Modality, Task
 from training.fusion.attention import Attention, Bottleneck
 from training.fusion.contract import Fusion, FusionSpec, Method, Shape
 from training.fusion.pooled import Concat, Film, Gated, Mean, Multiply, Sum
-from training.fusion.prediction import MeanOfAnswers, ProductOfAnswers, Stacking, Weighted
+from training.fusion.prediction import LogLinear, MeanOfAnswers, ProductOfAnswers, Stacking, Weighted
 from training.fusion.tensors import LowRank, TensorProduct
 
 _Make = Callable[[FusionSpec, Shape], Fusion]
@@ -30,6 +30,7 @@ _OF_ANSWERS: Final[dict[Method, _Make]] = {
     "mean": MeanOfAnswers,
     "weighted": Weighted,
     "multiply": ProductOfAnswers,
+    "log_linear": LogLinear,
     "stacking": Stacking,
 }
 

@@ -18,7 +18,7 @@ from training.fusion.tower import Tower
 Level = Literal["feature", "model", "prediction"]
 Method = Literal[
     "concat", "multiply", "sum", "mean", "gated", "low_rank", "tensor", "film", "attention", "bottleneck",
-    "weighted", "stacking",
+    "weighted", "log_linear", "stacking",
 ]  # fmt: skip
 
 _OF_VECTORS: Final[tuple[Method, ...]] = (
@@ -27,8 +27,10 @@ _OF_VECTORS: Final[tuple[Method, ...]] = (
 _METHODS: Final[dict[Level, tuple[Method, ...]]] = {
     "feature": _OF_VECTORS,
     "model": _OF_VECTORS,
-    "prediction": ("mean", "weighted", "multiply", "stacking"),
+    "prediction": ("mean", "weighted", "multiply", "log_linear", "stacking"),
 }
+OUT_OF_FOLD: Final[tuple[Method, ...]] = ("log_linear", "stacking")
+"""So many numbers that `settle` wants training rows, answered by towers that never saw them."""
 COMBINATIONS: Final[tuple[tuple[Level, Method], ...]] = tuple(
     (level, method) for level, methods in _METHODS.items() for method in methods
 )

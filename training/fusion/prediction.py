@@ -143,6 +143,31 @@ class ProductOfAnswers(SettledPool):
         return range(1, 2)
 
 
+class LogLinear(SettledPool):
+    """The logarithmic opinion pool, with weights of its own for each subset of modalities and each label.
+
+    log p = sum over the present S of a[S, m] log p_m + b[S] - log Z, all of them vectors over the labels
+    (Genest and Zidek, Combining Probability Distributions, Statistical Science 1986). Modalities that
+    overlap, as a name and the voice that says it, count for less beside each other than alone, and one may
+    be trusted on some labels more than on others. Before `settle`, and as what the fit is drawn towards, it
+    is the plain product. `settled` [2 ** modalities, modalities + 1, labels], b last; S is the sum of 2 **
+    m.
+    """
+
+    needs_out_of_fold: ClassVar[bool] = True
+
+    def unsettled(self) -> Tensor:
+        count, labels = len(self.shape.widths), self.shape.labels
+        once = torch.cat([torch.ones(count, labels), torch.zeros(1, labels)])
+        return once.repeat(2**count, 1, 1)
+
+    def combine_by(self, settled: Tensor, heard: Tensor, present: Tensor) -> Tensor:
+        places = 2 ** torch.arange(present.shape[1], device=present.device)
+        of_subset = settled[(present * places).sum(dim=1)]
+        told = torch.where(present.unsqueeze(2), evidence(heard, task=self.shape.task), 0.0)
+        return (of_subset[:, :-1] * told).sum(dim=1) + of_subset[:, -1]
+
+
 class Stacking(SettledPool):
     """A logistic regression on [r * evidence; r], r being which modalities are present.
 

@@ -13,8 +13,9 @@ _EXPORTED = (
     "transformer",
     "n-grams in parts",
     "kernel",  # describes as `described` does
+    "kernel of n-grams",
 )
-_LIKE = ("plain in cells", "convolution in parts", "mel residual", "described")
+_LIKE = ("plain in cells", "convolution in parts", "mel residual", "described", "kernel of statistics")
 
 
 @pytest.mark.parametrize(

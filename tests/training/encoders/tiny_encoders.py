@@ -14,7 +14,9 @@ from training.encoders.specs import (
     ConvText,
     DescribedImage,
     EncoderSpec,
+    KernelAudio,
     KernelImage,
+    KernelText,
     MelAudio,
     NgramText,
     PlainImage,
@@ -48,7 +50,7 @@ IMAGE_SPECS: Final[dict[str, EncoderSpec]] = {
     "residual": ResidualImage(channels=(4, 6), blocks=2, width=6, tokens=9),
     "residual grey": ResidualImage(channels=(4, 6), blocks=1, width=6, tokens=1, stem_stride=2, is_grey=True),
     "described": DescribedImage(width=6),
-    "kernel": KernelImage(labels=3, width=6),
+    "kernel": KernelImage(width=3),
 }
 TEXT_SPECS: Final[dict[str, EncoderSpec]] = {
     "convolution": ConvText(channels=8, width=6),
@@ -59,6 +61,7 @@ TEXT_SPECS: Final[dict[str, EncoderSpec]] = {
     "n-grams with ends": NgramText(
         buckets=97, channels=5, hidden=0, width=6, orders=(1, 3), has_ends=True, is_rooted=True
     ),
+    "kernel of n-grams": KernelText(buckets=997, width=3, orders=(1, 2, 4)),
     "recall": RecallText(texts=20, buckets=97, width=6, orders=(1, 2)),
 }
 AUDIO_SPECS: Final[dict[str, EncoderSpec]] = {
@@ -68,6 +71,7 @@ AUDIO_SPECS: Final[dict[str, EncoderSpec]] = {
     ),
     "statistics": StatisticAudio(bands=20, width=6),
     "statistics of the whole": StatisticAudio(bands=20, width=6, parts=1),
+    "kernel of statistics": KernelAudio(bands=20, width=3),
 }
 SPECS: Final = {**IMAGE_SPECS, **TEXT_SPECS, **AUDIO_SPECS}
 
@@ -83,8 +87,7 @@ def tiny(name: str) -> Encoder:
             module.running_mean.uniform_(-0.2, 0.2)
             module.running_var.uniform_(0.5, 2.0)
     if encoder.studies:
-        labels = encoder.width if encoder.says_labels else 3
-        targets = nn.functional.one_hot(torch.arange(18) % labels, labels)
+        targets = nn.functional.one_hot(torch.arange(18) % encoder.width, encoder.width)
         encoder.study([tuple(inputs(name, rows=18).values())], targets, torch.arange(18) // 6)
     return encoder.eval()
 

@@ -11,7 +11,7 @@ from tests.training.tiny_xor import tiny_xor_that_keeps_pictures
 from training.batch import Stock
 from training.data.dataset import ABSENT, FixedRows, Rows, Split
 from training.data.items import Images, Items
-from training.encoders.kernel import KernelImageEncoder
+from training.encoders.kernel_image import KernelImageEncoder
 from training.fit.study import study
 from training.model import Model
 

@@ -21,7 +21,7 @@ from tests.training.fusion.made import (
     spec_of,
     training_loss,
 )
-from training.fusion.contract import COMBINATIONS, Fused, Level, Method, Task
+from training.fusion.contract import COMBINATIONS, OUT_OF_FOLD, Fused, Level, Method, Task
 
 TASKS: tuple[Task, ...] = ("classification", "multilabel")
 every_combination = pytest.mark.parametrize(("level", "method"), COMBINATIONS)
@@ -136,6 +136,6 @@ def test_tokens_are_read_by_those_that_say_so(level: Level, method: Method) -> N
     fusion, said, here = make(level, method), say(7), all_subsets(7)
     assert fusion.reads_tokens == (method in ("attention", "bottleneck"))
     assert fusion.is_joint == (level != "prediction")
-    assert fusion.needs_out_of_fold == (method == "stacking")
+    assert fusion.needs_out_of_fold == (method in OUT_OF_FOLD)
     if not fusion.reads_tokens:
         assert_same(ask(fusion, Said((), said.pooled), here), ask(fusion, said, here))

@@ -16,11 +16,11 @@ from torch.nn.functional import cross_entropy
 from tests.training.fusion.made import LABELS, SUBSETS, all_subsets, ask, make, say, spec_of
 from training.fusion.build import build_fusion
 from training.fusion.contract import COMBINATIONS, Level, Method, Task
-from training.fusion.prediction import Pool, ProductOfAnswers, SettledPool, Stacking, Weighted
+from training.fusion.prediction import LogLinear, Pool, ProductOfAnswers, SettledPool, Stacking, Weighted
 from training.fusion.settling import every_subset, log_prior, negative_log_likelihood
 
 TASKS: tuple[Task, ...] = get_args(Task)
-FITTED: tuple[Method, ...] = ("weighted", "multiply", "stacking")
+FITTED: tuple[Method, ...] = ("weighted", "multiply", "log_linear", "stacking")
 POOLS: tuple[Method, ...] = ("mean", *FITTED)
 every_task = pytest.mark.parametrize("task", TASKS)
 
@@ -90,7 +90,17 @@ def test_stacking_is_logistic_in_the_log_answers_and_in_what_is_present() -> Non
     torch.testing.assert_close(pool.pool(SAID.log(), HERE)[0], pool.settled @ told)
 
 
-@pytest.mark.parametrize("method", ["multiply", "stacking"])
+def test_a_log_linear_pool_weighs_by_subset_and_label() -> None:
+    pool = pool_of("log_linear", labels=3)
+    assert isinstance(pool, LogLinear)
+    torch.manual_seed(0)
+    pool.settled.copy_(torch.randn(8, 4, 3))
+    image, text, _, offset = pool.settled[0b011]
+    wanted = image * SAID[0, 0].log() + text * SAID[0, 1].log() + offset
+    torch.testing.assert_close(pool.pool(SAID.log(), HERE)[0], wanted)
+
+
+@pytest.mark.parametrize("method", ["multiply", "log_linear", "stacking"])
 def test_unsettled_they_are_the_plain_product(method: Method) -> None:
     found = pool_of(method, labels=3).pool(SAID.log(), HERE).softmax(dim=1)
     weights = torch.tensor([[0.14, 0.04, 0.06]])

@@ -12,9 +12,9 @@ def spec(**changed: Any) -> FusionSpec:
     return FusionSpec(**{"level": "feature", "method": "concat", "width": 8, "embedding": 8, **changed})
 
 
-def test_there_are_ten_methods_at_two_levels_and_four_at_the_third() -> None:
-    assert len(set(COMBINATIONS)) == 24
-    assert [level for level, _ in COMBINATIONS].count("prediction") == 4
+def test_there_are_ten_methods_at_two_levels_and_five_at_the_third() -> None:
+    assert len(set(COMBINATIONS)) == 25
+    assert [level for level, _ in COMBINATIONS].count("prediction") == 5
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_there_are_ten_methods_at_two_levels_and_four_at_the_third() -> None:
         ({"method": "stacking"}, "no method 'stacking' at feature level. There are: concat, multiply, sum"),
         (
             {"level": "prediction"},
-            "'concat' at prediction level. There are: mean, weighted, multiply, stacking",
+            "'concat' at prediction level. There are: mean, weighted, multiply, log_linear, stacking",
         ),
         ({"level": "prediction", "method": "mean", "embedding": 9}, "set embedding to width, 8, not 9"),
         ({"method": "attention", "heads": 3}, "width 8 cannot be divided among 3 heads"),
