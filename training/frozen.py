@@ -40,21 +40,24 @@ _EPOCHS: Final = 5  # of a fusion on features
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """Of every item of each split: float32 [items, (1 + tokens) * width], see GivenEncoder."""
+    """Of every item of each split: float32 [items, (1 + tokens) * width], see GivenEncoder.
+
+    Training items are `unseen` if every encoder says of them what it would if it had not learnt from them.
+    """
 
     splits: dict[SplitName, dict[Modality, Tensor]]
+    unseen: bool
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {f"{split}.{name}": said for split, held in self.splits.items() for name, said in held.items()},
-            path,
-        )
+        said = {f"{split}.{name}": said for split, held in self.splits.items() for name, said in held.items()}
+        save_file(said | {"unseen": torch.tensor(self.unseen)}, path)
 
     @classmethod
     def load(cls, path: Path, names: tuple[Modality, ...]) -> Features:
         held = load_file(path)
-        return cls({split: {name: held[f"{split}.{name}"] for name in names} for split in _SPLITS})
+        splits = {split: {name: held[f"{split}.{name}"] for name in names} for split in _SPLITS}
+        return cls(splits, unseen=bool(held["unseen"]))
 
 
 def features_of(
@@ -64,13 +67,19 @@ def features_of(
     trained = train(recipe.with_fusion("prediction", "mean"), dataset, seed=seed, stage=stage, where=where)
     tokenize = preparer_of(recipe, trained.tokenizer_json)
 
+    model, names = trained.model, recipe.inputs.names
+
     def of(split: Split) -> dict[Modality, Tensor]:
         stock = Stock(split.items, recipe.inputs, tokenize)
-        return {
-            name: _said(trained.model, stock, name, split.items.count(name)) for name in recipe.inputs.names
-        }
+        return {name: _said(model, stock, name, split.items.count(name)) for name in names}
 
-    return Features({name: of(getattr(dataset, name)) for name in _SPLITS})
+    for name in names:  # of training items, what is not learnt by heart
+        model.encoder(name).train(model.encoder(name).leaves_out)
+    learnt = of(dataset.train)
+    model.eval()
+    splits: dict[SplitName, dict[Modality, Tensor]] = {"train": learnt}
+    splits |= {"validation": of(dataset.validation), "test": of(dataset.test)}
+    return Features(splits, unseen=all(model.encoder(name).leaves_out for name in names))
 
 
 def train_fusion(
@@ -78,7 +87,7 @@ def train_fusion(
 ) -> Encodings:
     """The recipe's fusion, trained on features and calibrated; with what it needs to answer test rows.
 
-    Answers are joined by what validation rows tell, whatever the method: the encoders saw every training row.
+    Where encoders saw the training rows, answers are joined by what validation rows tell in every method.
     """
     frozen = on_features(recipe)
     make_repeatable(seed=seed, threads=frozen.schedule.threads)
@@ -89,7 +98,11 @@ def train_fusion(
     counts = dataset.validation.items.counts
     validation = encode(model, Said(features.splits["validation"]), counts)
     rows = evaluation_rows(dataset.validation)
-    settle(validation, rows, seed=seed)
+    if features.unseen:
+        learnt = encode(model, Said(features.splits["train"]), dataset.train.items.counts)
+        settle(learnt, evaluation_rows(dataset.train), seed=seed)
+    else:
+        settle(validation, rows, seed=seed)
     calibrate(validation, rows)
     return encode(model, Said(features.splits["test"]), dataset.test.items.counts)
 

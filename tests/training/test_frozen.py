@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from tests.training.tiny_xor import tiny_xor
+from tests.training.tiny_xor import tiny_xor, tiny_xor_by_likeness
 from training.batch import Said, Stock
 from training.data.dataset import Dataset
 from training.encoders.contract import Encoded
@@ -55,6 +57,21 @@ def test_features_are_read_again_as_they_were_kept(features: Features, tmp_path:
     again = Features.load(tmp_path / "new" / "features.safetensors", ("image", "text", "audio"))
     for split, said in features.splits.items():
         assert all(torch.equal(again.splits[split][name], values) for name, values in said.items())
+    assert again.unseen is features.unseen is False
+
+
+def test_kernel_machines_do_not_say_what_they_know_by_heart() -> None:
+    """Of training items, as a fusion learns from: not what they answer once they are served."""
+    made = tiny_xor_by_likeness()
+    dataset = made.load(None, None)  # type: ignore[arg-type]  # made from a seed, not read
+    by_heart = features_of(made, replace(dataset, test=dataset.train), seed=0, stage=silent)
+    assert by_heart.unseen
+    for name, values in by_heart.splits["train"].items():
+        assert not torch.allclose(values, by_heart.splits["test"][name]), name
+    answers = train_fusion(
+        made.with_fusion("prediction", "log_linear"), by_heart, dataset, seed=0, stage=silent
+    )
+    assert np.isfinite(answers.logits(evaluation_rows(dataset.test), "image+text+audio")).all()
 
 
 @pytest.mark.parametrize(
