@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Final
@@ -203,7 +204,8 @@ class _Worker:
     def __post_init__(self) -> None:
         self.pipe, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=_work, args=(theirs, self.opened), daemon=True)
-        self._process.start()
+        with _undisturbed():
+            self._process.start()
         theirs.close()  # so that its end is noticed
 
     @property
@@ -242,12 +244,36 @@ class _Worker:
         self._process.join()
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signals wait until a process is started whole; a terminal's Ctrl-C, which is for all, never reaches it.
+
+    The mask is what it inherits; other threads of ours, such as those of numpy, hear signals all the same.
+    """
+    resource_tracker.ensure_running()  # which would lift the mask as it starts
+    heard: list[int] = []
+    ours = (signal.SIGINT, signal.SIGTERM) if _is_main_thread() else ()
+    handlers = {number: signal.signal(number, lambda which, _: heard.append(which)) for number in ours}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for which in heard:
+            signal.raise_signal(which)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
 # --- in the worker ------------------------------------------------------------------------------------
 
 
 def _work(pipe: Connection, opened: Opened) -> None:
     """Say None when ready, then answer packs, until the other side is gone. EngineLost is the last word."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for all at once: the other side decides
     with suppress(OSError):
         try:
             engine = opened.engine()

@@ -101,6 +101,26 @@ def test_workers_that_are_killed_lose_nothing(
     check(output, predictor)
 
 
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_an_interrupt_at_the_terminal_is_heard_by_one(
+    folder: Path, manifest: Path, tmp_path: Path, *, is_begun: bool
+) -> None:
+    """It goes to all processes, also to those that are only loading."""
+    given = ("--input", manifest, "--output", tmp_path / "out", "--bundle", folder, "--workers", 2)
+    process = started(*given, "--rate", 50, "--part-rows", 12)
+    until_s = time.monotonic() + 30
+    while len(workers := children(process.pid)) < 2:
+        assert time.monotonic() < until_s
+        time.sleep(0.001)
+    assert not is_begun or wait_for(tmp_path / "out", 1, process)
+    for pid in (*workers, process.pid):
+        os.kill(pid, signal.SIGINT)
+    done = ended(process)
+    said = "trichord: Interrupted. What is finished is kept: run it again to go on.\n"
+    assert (done.code, done.stderr) == (130, said)
+    assert not any(map(is_there, workers))
+
+
 def test_workers_end_with_who_started_them(folder: Path, manifest: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     given = ("--input", manifest, "--output", output, "--bundle", folder, "--workers", 2, "--part-rows", 12)
