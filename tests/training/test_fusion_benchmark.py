@@ -9,6 +9,7 @@ from benchmarks.fusion import FUSIONS, Bench, Cell, read_cells, table_of
 from tests.training.tiny_xor import tiny_xor
 from training.data.dataset import Dataset
 from training.data.xor import ATTAINABLE
+from training.fusion.contract import COMBINATIONS
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,8 @@ def cell(fusion: str = "feature/tensor", *, seed: int = 0, accuracy: float = 0.5
     )
 
 
-def test_all_twenty_four_fusions_have_a_name() -> None:
-    assert len(set(FUSIONS)) == 24
+def test_all_fusions_have_a_name() -> None:
+    assert len(set(FUSIONS)) == len(COMBINATIONS) == 25
     assert "prediction/multiply" in FUSIONS
 
 

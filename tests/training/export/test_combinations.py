@@ -101,7 +101,7 @@ def test_a_combination_exports_and_verifies(
 def test_the_command_says_what_it_held_to_one_another(
     wide: Recipe, dataset: Dataset, checkpoint: Checkpoint, shared: dict[bool, Encoders], tmp_path: Path
 ) -> None:
-    recipe = wide.with_fusion("model", "bottleneck")
+    recipe = wide.with_fusion("feature", "attention")
     done = trichord("verify", published(recipe, dataset, checkpoint, shared, tmp_path).folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert "7 subsets of modalities in batches of 1, 2, 5, 64: " in done.stdout
