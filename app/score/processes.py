@@ -118,12 +118,9 @@ class ProcessesEngine:
                 yield from begun.popleft().outcomes()
 
     def _hand_out(self) -> None:
-        """To who has least."""
-        while self._todo:
-            worker = min(self._workers, key=lambda one: len(one.held))
-            if not worker.has_room:
-                return
-            worker.give(self._todo.popleft())
+        """To who has least, of those that are ready."""
+        while self._todo and (free := [worker for worker in self._workers if worker.has_room]):
+            min(free, key=lambda worker: len(worker.held)).give(self._todo.popleft())
 
     def _collect(self, timeout_s: float | None) -> None:
         """What workers have answered by now, or the first such; those that died are replaced.
