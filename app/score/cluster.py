@@ -76,11 +76,11 @@ class RayEngine:
         return Load(concurrency=self._actors)
 
     def score(self, rows: Iterable[Row]) -> Generator[Outcome, None, None]:
-        """See Engine. What Ray says of dead workers goes to standard error: the other is for the summary."""
+        """See Engine."""
         seen = Positions()
         last: int | None = None
         try:
-            with redirect_stdout(sys.stderr), closing(self._answers(rows)) as answers:
+            with closing(self._answers(rows)) as answers:
                 for answered in answers:
                     if answered.number in seen:
                         continue
@@ -138,8 +138,15 @@ class RayEngine:
 def ray_engine(bundle: Bundle, running_on: Callable[[str], Running], spread: Spread) -> Iterator[RayEngine]:
     """Connected to a cluster, or to a Ray of our own, until the block ends; `running_on` is told the device.
 
-    Raises NotAsked or EngineLost.
+    Standard output is kept from Ray, which tells there of workers that died, now or a little later. Raises
+    NotAsked or EngineLost.
     """
+    with redirect_stdout(sys.stderr), _connected(bundle, running_on, spread) as engine:
+        yield engine
+
+
+@contextmanager
+def _connected(bundle: Bundle, running_on: Callable[[str], Running], spread: Spread) -> Iterator[RayEngine]:
     if spread.address is None:
         _start(bundle, running_on("cpu").threads, spread)
     else:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TextIO
 
 import typer
 
@@ -176,6 +177,7 @@ def _score(rows: Input, asked: Asked, shape: _Shape, folder: Path, *, restart: b
     from app.score.run import Output, Unfinished, score
     from app.score.stopping import Stopping
 
+    ours = sys.stdout  # an engine may keep it from its library's words
     stopping = Stopping()
     with stopping.listening(), open_engine(asked) as engine:
         columns = columns_for(
@@ -205,7 +207,8 @@ def _score(rows: Input, asked: Asked, shape: _Shape, folder: Path, *, restart: b
                         "dead_letters": ledger.dead,
                         "model": engine.model.identity,
                         "this_time": meter.snapshot(),
-                    }
+                    },
+                    ours,
                 )
             return DEAD_LETTERS if ledger.dead else 0
 
@@ -214,7 +217,7 @@ def _survey(rows: Input) -> int:
     from app.score.dry import survey
 
     found = survey(rows)
-    _say(found.summary())
+    _say(found.summary(), sys.stdout)
     return 2 if found.duplicates else DEAD_LETTERS if found.unreadable else 0
 
 
@@ -251,8 +254,8 @@ def _exit_code(error: Exception) -> int:
     return 2
 
 
-def _say(summary: dict[str, Any]) -> None:
-    typer.echo(json.dumps(summary))
+def _say(summary: dict[str, Any], file: TextIO) -> None:
+    typer.echo(json.dumps(summary), file=file)
 
 
 def _fail(message: str, *, code: int) -> NoReturn:

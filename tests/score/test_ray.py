@@ -138,7 +138,7 @@ def test_rows_that_kill_every_actor_end_the_run_with_their_names(
     given = ("--input", rows, "--output", tmp_path / "out", "--bundle", folder, "--threads", 1)
     process = started(*given, "--engine", "ray", "--batch-rows", 20_000, "--workers", 1, **head.environment)
     killed: set[int] = set()
-    while len(killed) < 6 and process.poll() is None:  # some may not have begun
+    while len(killed) < 12 and process.poll() is None:  # some may not have begun
         for actor in head.workers("MapWorker(MapBatches(_Actor)).submit"):
             time.sleep(1)
             with contextlib.suppress(ProcessLookupError):
