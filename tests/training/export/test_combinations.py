@@ -26,6 +26,8 @@ from training.model import Model
 from training.recipe import Recipe
 from training.subsets import SUBSETS
 
+pytestmark = pytest.mark.thorough  # ten seconds each; one is verified in ../recipes/test_finetune.py
+
 
 @dataclass(frozen=True)
 class Encoders:
@@ -77,7 +79,6 @@ def vocabulary(checkpoint: Checkpoint) -> int:
     return found
 
 
-@pytest.mark.thorough  # ten seconds each; one of them is what the command is asked about, below
 @pytest.mark.parametrize(("level", "method"), COMBINATIONS, ids=map("/".join, COMBINATIONS))
 def test_a_combination_exports_and_verifies(
     level: Level,

@@ -51,6 +51,7 @@ def test_a_pretrained_trio_is_trained_verified_and_served(tmp_path: Path) -> Non
     assert manifest.training["data"]["pretrained"]["image"]["folder"] == "vit"
     verified = trichord("verify", folder)
     assert (verified.returncode, verified.stderr) == (0, "")
+    assert "7 subsets of modalities in batches of 1, 2, 5, 64: " in verified.stdout
     with serving(out / "bundle") as server:
         answer = server.predict(row("low", seed=99))
     assert answer.status_code == 200
