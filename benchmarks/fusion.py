@@ -1,7 +1,7 @@
 """Every fusion on several sets, with the seeds and the intervals: a Markdown table, and JSON.
 
     python -m benchmarks.fusion [--sets digits avt_digits picturewords xor] [--seeds 3] [--data DIR]
-                                [--fusions all | LEVEL/METHOD ...] [--joint] [--out DIR]
+                                [--fusions all | LEVEL/METHOD ...] [--joint] [--threads 1] [--out DIR]
 
 25 fusions x 4 sets x 3 seeds are 300 trainings, a day on two cores. So the encoders of a set and a seed are
 trained once, each through a head of its own, and every fusion is trained on what they say (see
@@ -9,6 +9,7 @@ training/frozen.py). On xor no modality says anything alone, and encoders learn 
 everywhere with --joint.
 
 OUT keeps one line of JSON for each finished cell, and the features: the same command goes on where it was.
+Each training takes one core. For more, run commands for other --sets beside each other, with the same OUT.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -91,6 +92,7 @@ def main() -> None:
         "--fusions", nargs="+", default=["all"], choices=("all", *FUSIONS), metavar="LEVEL/METHOD"
     )
     parser.add_argument("--joint", action="store_true", help="train encoders along with every fusion")
+    parser.add_argument("--threads", type=int, default=1, help="of each training; another number, other bits")
     parser.add_argument("--data", type=Path, help="folder with the data sets; else they are downloaded")
     parser.add_argument("--out", type=Path, default=Path("out/fusion"))
     given = parser.parse_args()
@@ -98,6 +100,7 @@ def main() -> None:
     console, cells = Console(), []
     for name in given.sets:
         recipe = RECIPES[name]()
+        recipe = replace(recipe, schedule=replace(recipe.schedule, threads=given.threads))
         with downloads(console) as advance:
             home = Home(given.data) if given.data else Home(Path("data"), downloads=advance)
             dataset = recipe.load(home, Cache(given.out / "decoded"))

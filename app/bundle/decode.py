@@ -49,10 +49,10 @@ class Waveform:
 
 
 def decode_image(body: bytes, spec: ImageInput, *, hold: Hold = unbounded) -> NDArray[np.uint8]:
-    """Upright RGB pixels, uint8 [height, width, 3]; the first frame of an animation; on white if transparent.
+    """Upright RGB pixels, uint8 [height, width, 3]; the first frame of an animation.
 
-    A large JPEG is decoded at a fraction of its size, at least twice what `spec` resizes it to. `hold` is
-    entered with the number of pixels while they are decoded.
+    What is transparent shows the background of `spec`. A large JPEG is decoded at a fraction of its size, at
+    least twice what `spec` resizes it to. `hold` is entered with the number of pixels while they are decoded.
     Raises UnsupportedMedia, PartTooLarge, ImageTooLarge or InvalidImage.
     """
     _check_bytes(body, limit=spec.max_bytes, part="image", empty=InvalidImage)
@@ -62,9 +62,9 @@ def decode_image(body: bytes, spec: ImageInput, *, hold: Hold = unbounded) -> ND
     try:
         with Image.open(BytesIO(body), formats=(kind,)) as image:
             _check_pixels(image.size, spec)
-            _shrink_on_load(image, at_least=2 * spec.resize)
+            _shrink_on_load(image, spec)
             with hold(image.width * image.height):
-                return np.asarray(_to_rgb(_upright(image)))
+                return np.asarray(_to_rgb(_upright(image), background=spec.background))
     except ImageTooLarge:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -157,11 +157,11 @@ def _image_too_large(spec: ImageInput) -> ImageTooLarge:
     )
 
 
-def _shrink_on_load(image: Image.Image, *, at_least: int) -> None:
-    """Let the JPEG decoder drop to 1/2, 1/4 or 1/8 while the shorter side stays `at_least`."""
-    scale = at_least / min(image.size)
+def _shrink_on_load(image: Image.Image, spec: ImageInput) -> None:
+    """Let the JPEG decoder drop to 1/2, 1/4 or 1/8 while both sides stay twice what they are resized to."""
+    scale = 2 * spec.scale_of(height=image.height, width=image.width)
     if scale < 1:
-        image.draft(None, (round(image.width * scale), round(image.height * scale)))
+        image.draft(None, (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -173,14 +173,14 @@ def _upright(image: Image.Image) -> Image.Image:
     return image
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, *, background: int) -> Image.Image:
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
-        paper = Image.new("RGBA", layer.size, "white")
+        paper = Image.new("RGBA", layer.size, (background,) * 3)
         return Image.alpha_composite(paper, layer).convert("RGB")
     return image.convert("RGB")
 

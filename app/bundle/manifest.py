@@ -39,6 +39,8 @@ Task = Literal["classification", "multilabel"]
 Level = Literal["feature", "model", "prediction"]
 ConformalMethod = Literal["lac", "aps"]
 Precision = Literal["float32", "float16", "int8"]
+Fit = Literal["crop", "pad", "stretch"]
+Resample = Literal["bilinear", "bicubic", "lanczos"]
 _EVEN: Final = 0.5  # the threshold of a label that has none of its own
 _PRIOR_ROUNDING: Final = 1e-3  # of many float32 shares added up
 
@@ -58,16 +60,44 @@ class _Encoder(_Frozen):
 class ImageInput(_Encoder):
     """Graph input `image`: uint8 [rows, height, width, 3], RGB, upright."""
 
-    resize: Positive = Field(description="Length of the shorter side, in pixels, before the centre crop.")
     height: Positive
     width: Positive
+    fit: Fit = Field(
+        default="crop",
+        description="How an image of another shape gets this one. crop: its centre, the rest is not seen. "
+        "pad: all of it, with 'background' beside it. stretch: all of it, out of proportion.",
+    )
+    resize: Positive | None = Field(
+        default=None, description="For crop: length of the shorter side, in pixels, before the centre is cut."
+    )
+    resample: Resample = Field(default="bilinear", description="The filter that images are resized with.")
+    background: int = Field(
+        default=255,
+        ge=0,
+        le=255,
+        description="Grey value beside a padded image, and under a transparent one.",
+    )
     max_pixels: Positive = Field(description="Most pixels that an image may have, read from its header.")
 
     @model_validator(mode="after")
-    def _crop_fits(self) -> Self:
-        if max(self.height, self.width) > self.resize:
+    def _says_how_to_resize(self) -> Self:
+        if (self.fit == "crop") is (self.resize is None):
+            raise ValueError("'resize' is for the fit 'crop', and needed there")
+        if self.resize is not None and max(self.height, self.width) > self.resize:
             raise ValueError("the crop is larger than 'resize'; raise 'resize'")
         return self
+
+    def scale_of(self, *, height: int, width: int) -> float:
+        """What the sides of an image of so many pixels are multiplied by, at most."""
+        across, down = self.width / width, self.height / height
+        match self.fit:
+            case "crop":
+                assert self.resize is not None, "see the validator"
+                return self.resize / min(height, width)
+            case "pad":
+                return min(across, down)
+            case "stretch":
+                return max(across, down)
 
 
 class TextInput(_Encoder):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Final
 
 import numpy as np
 import soxr
@@ -19,27 +20,26 @@ from tokenizers import Tokenizer
 from app.bundle.budget import Hold, unbounded
 from app.bundle.decode import Waveform, decode_audio, decode_image, decode_text
 from app.bundle.errors import InvalidText, NoModality, UnreadModality
-from app.bundle.manifest import AudioInput, ImageInput, Inputs, Modality, TextInput
+from app.bundle.manifest import AudioInput, ImageInput, Inputs, Modality, Resample, TextInput
 from app.bundle.sample import InputWarning, RawInputs, Sample
+
+_FILTERS: Final[dict[Resample, Image.Resampling]] = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 
 
 def prepare_image(pixels: NDArray[np.uint8], spec: ImageInput) -> NDArray[np.uint8]:
-    """Resize the shorter side, crop the centre: uint8 [H, W, 3] of any size to [height, width, 3]."""
+    """uint8 [H, W, 3] of any size to [height, width, 3], by the fit of `spec`."""
     image = Image.fromarray(pixels)
-    scale = spec.resize / min(image.size)
-    width, height = (
-        max(spec.resize, round(image.width * scale)),
-        max(spec.resize, round(image.height * scale)),
-    )
-    left, top = (width - spec.width) // 2, (height - spec.height) // 2
-    # One resampling from the source box that the crop shows, instead of resizing all and throwing away.
-    box = (
-        left * image.width / width,
-        top * image.height / height,
-        (left + spec.width) * image.width / width,
-        (top + spec.height) * image.height / height,
-    )
-    return np.asarray(image.resize((spec.width, spec.height), Image.Resampling.BILINEAR, box=box))
+    match spec.fit:
+        case "crop":
+            return _resized(image, spec, box=_centre(image, spec))
+        case "stretch":
+            return _resized(image, spec, box=None)
+        case "pad":
+            return _padded(image, spec)
 
 
 def prepare_audio(wave: Waveform, spec: AudioInput) -> NDArray[np.float32]:
@@ -113,6 +113,36 @@ class Preparer:
                 )
         if not raw.present:
             raise NoModality(f"There is nothing to predict from. Send at least one of {_listed(readable)}.")
+
+
+def _centre(image: Image.Image, spec: ImageInput) -> tuple[float, float, float, float]:
+    """What the crop shows: resampled once from there, instead of resizing all and throwing away."""
+    assert spec.resize is not None, "the manifest says it for a crop"
+    scale = spec.scale_of(height=image.height, width=image.width)
+    width, height = (max(spec.resize, round(side * scale)) for side in image.size)
+    left, top = (width - spec.width) // 2, (height - spec.height) // 2
+    return (
+        left * image.width / width,
+        top * image.height / height,
+        (left + spec.width) * image.width / width,
+        (top + spec.height) * image.height / height,
+    )
+
+
+def _padded(image: Image.Image, spec: ImageInput) -> NDArray[np.uint8]:
+    scale = spec.scale_of(height=image.height, width=image.width)
+    width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    whole = np.full((spec.height, spec.width, 3), spec.background, np.uint8)
+    top, left = (spec.height - height) // 2, (spec.width - width) // 2
+    inner = image.resize((width, height), _FILTERS[spec.resample])
+    whole[top : top + height, left : left + width] = np.asarray(inner)
+    return whole
+
+
+def _resized(
+    image: Image.Image, spec: ImageInput, *, box: tuple[float, float, float, float] | None
+) -> NDArray[np.uint8]:
+    return np.asarray(image.resize((spec.width, spec.height), _FILTERS[spec.resample], box=box))
 
 
 @contextmanager

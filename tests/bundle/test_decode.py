@@ -22,7 +22,8 @@ from app.bundle.errors import (
     TextTooLong,
     UnsupportedMedia,
 )
-from app.bundle.manifest import ImageInput, TextInput
+from app.bundle.manifest import Fit, ImageInput, TextInput
+from app.bundle.prepare import prepare_image
 from tests import tiny
 
 IMAGE = tiny.inputs().image
@@ -94,6 +95,12 @@ def test_every_png_mode_has_its_rule(image: Image.Image, expected: tuple[int, in
     assert np.array_equal(decode_image(encoded(image), IMAGE), np.full((2, 2, 3), expected))
 
 
+def test_transparent_pixels_show_the_background_of_the_manifest() -> None:
+    black = IMAGE.model_copy(update={"background": 0})
+    clear = Image.new("RGBA", (2, 2), (255, 0, 0, 0))
+    assert np.array_equal(decode_image(encoded(clear), black), np.zeros((2, 2, 3)))
+
+
 def test_cmyk_jpeg_decodes() -> None:
     pixels = decode_image(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG"), IMAGE)
     assert np.abs(pixels.astype(int) - (255, 0, 0)).max() <= 4
@@ -101,7 +108,22 @@ def test_cmyk_jpeg_decodes() -> None:
 
 def test_a_large_jpeg_is_decoded_small_but_never_below_twice_the_target() -> None:
     pixels = decode_image(tiny.png((1, 2, 3), size=(1600, 1200), format="JPEG"), IMAGE)
+    assert IMAGE.resize is not None
     assert 2 * IMAGE.resize <= min(pixels.shape[:2]) < 1200
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("size", [(2000, 3), (3, 2000), (1, 1)])
+def test_the_thinnest_jpeg_is_an_image_too(fit: Fit, size: tuple[int, int]) -> None:
+    spec = IMAGE.model_copy(update={"fit": fit, "resize": IMAGE.resize if fit == "crop" else None})
+    pixels = prepare_image(decode_image(tiny.png((90, 90, 90), size=size, format="JPEG"), spec), spec)
+    assert pixels.shape == (IMAGE.height, IMAGE.width, 3)
+
+
+def test_a_large_jpeg_that_is_stretched_keeps_twice_both_sides() -> None:
+    strip = IMAGE.model_copy(update={"fit": "stretch", "resize": None, "height": 400})
+    pixels = decode_image(tiny.png((1, 2, 3), size=(1600, 1200), format="JPEG"), strip)
+    assert pixels.shape[:2] == (1200, 1600)  # halved, its height would be 600
 
 
 def test_only_the_first_frame_of_an_animation_counts() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,11 +24,37 @@ assert isinstance(TEXT, TextInput)
 assert isinstance(AUDIO, AudioInput)
 
 
+def image_that(**changes: Any) -> ImageInput:
+    return ImageInput.model_validate(IMAGE.model_dump() | changes)
+
+
+FITS = {
+    "crop": IMAGE,
+    "pad": image_that(fit="pad", resize=None, background=9),
+    "stretch": image_that(fit="stretch", resize=None),
+}
+
+
+@pytest.mark.parametrize("fit", FITS)
 @given(width=st.integers(1, 90), height=st.integers(1, 90))
-def test_any_size_becomes_the_fixed_size(width: int, height: int) -> None:
-    pixels = prepare_image(np.full((height, width, 3), 9, np.uint8), IMAGE)
+def test_any_size_becomes_the_fixed_size(fit: str, width: int, height: int) -> None:
+    pixels = prepare_image(np.full((height, width, 3), 9, np.uint8), FITS[fit])
     assert pixels.shape == (IMAGE.height, IMAGE.width, 3)
     assert (pixels == 9).all()
+
+
+def test_a_padded_image_is_whole_and_in_proportion_amid_the_background() -> None:
+    wide = np.full((4, 16, 3), 200, np.uint8)
+    pixels = prepare_image(wide, image_that(fit="pad", resize=None, background=30))
+    assert pixels[:, :, 0].tolist() == [[30] * 8] * 3 + [[200] * 8] * 2 + [[30] * 8] * 3
+
+
+def test_a_stretched_image_is_whole_and_out_of_proportion() -> None:
+    halves = np.full((4, 64, 3), 200, np.uint8)
+    halves[:, :32] = 10
+    row = prepare_image(halves, FITS["stretch"])[0, :, 0].tolist()
+    assert row[:3] + row[-3:] == [10] * 3 + [200] * 3
+    assert 10 < row[3] < row[4] < 200
 
 
 def test_the_centre_is_kept() -> None:

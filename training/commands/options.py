@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 import typer
 
-from app.bundle.manifest import Task
+from app.bundle.manifest import Fit, Task
 from training.recipes.finetune import FINETUNE
 from training.recipes.wanted import NAMES
 
@@ -40,6 +40,13 @@ Tuned = Annotated[
     ),
 ]
 TaskKind = Annotated[Task, typer.Option(help=f"{FINETUNE}: one label for each row, or any number.")]
+ImageFit = Annotated[
+    Fit | None,
+    typer.Option(
+        help=f"{FINETUNE}: of a picture of another shape read the centre, all of it padded, or all of it "
+        "stretched; without it, what the encoder's own files say."
+    ),
+]
 BundleName = Annotated[str | None, typer.Option("--name", help=f"{FINETUNE}: name of the bundle.")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's own.")]
 BatchSize = Annotated[int | None, typer.Option(min=2, help="Instead of the recipe's own.")]

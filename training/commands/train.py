@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from app.bundle.manifest import MODALITIES, Modality, Task
+from app.bundle.manifest import MODALITIES, Fit, Modality, Task
 from training.board import board
 from training.checkpoint import save_checkpoint
 from training.commands.options import (
@@ -22,6 +22,7 @@ from training.commands.options import (
     Encoders,
     Epochs,
     FusionName,
+    ImageFit,
     LearningRate,
     ManifestFile,
     Out,
@@ -70,6 +71,7 @@ def train(
     encoder: Encoders = None,
     tuned: Tuned = None,
     task: TaskKind = "classification",
+    fit: ImageFit = None,
     called: BundleName = None,
     device: DeviceName = "auto",
 ) -> None:
@@ -85,7 +87,7 @@ def train(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
-        own_rows=_own_rows(manifest, encoder or [], tuned, task, called),
+        own_rows=_own_rows(manifest, encoder or [], tuned, task, fit, called),
     )
     with refusing():
         with joined_world() as world:
@@ -136,10 +138,15 @@ def _train(
 
 
 def _own_rows(
-    manifest: Path | None, encoders: list[str], tune: str | None, task: Task, name: str | None
+    manifest: Path | None,
+    encoders: list[str],
+    tune: str | None,
+    task: Task,
+    fit: Fit | None,
+    name: str | None,
 ) -> OwnRows | None:
     """None where none of it was said. Raises BadParameter."""
-    if manifest is None and not encoders and tune is None and name is None:
+    if manifest is None and not encoders and tune is None and fit is None and name is None:
         return None
     if manifest is None or not encoders:
         raise typer.BadParameter(f"{FINETUNE} needs --manifest, and --encoder for each modality.")
@@ -149,6 +156,7 @@ def _own_rows(
             encoders=dict(_encoder_of(said) for said in encoders),
             tune=tuple(_modality(said) for said in tune.split(",")) if tune else (),
             task=task,
+            fit=fit,
             name=name or FINETUNE,
         )
     except ValueError as error:

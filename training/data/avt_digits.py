@@ -99,13 +99,13 @@ def load_avt_digits(home: Home, inputs: Inputs, data: AvtDigits | None = None) -
     spoken = load_fsdd(home, inputs.audio, made.recordings, speakers=made.speakers)
     noises = load_noise(home, inputs.audio, made.noise)
     words = read_words(home, made.words)
-    languages = _languages(words, made)
+    languages = languages_of(words, made)
 
     def split(name: str) -> Split:
         written_by_hand = images[name]
         labels = written_by_hand.labels
         clips, heard = _noisy(name, spoken, noises, made)
-        texts, written = _texts([word for word in words if word.language in languages[name]])
+        texts, written = texts_of([word for word in words if word.language in languages[name]])
         return Split(
             items=Items(
                 images=Images(components.redraw(_grey(written_by_hand))[..., None]), texts=texts, clips=clips
@@ -156,7 +156,7 @@ def _language(locale: str) -> str:
     return locale.split("_")[0].split("@")[0]
 
 
-def _languages(words: Sequence[Word], made: AvtDigits) -> dict[str, frozenset[str]]:
+def languages_of(words: Sequence[Word], made: AvtDigits) -> dict[str, frozenset[str]]:
     """Split to languages, none in two.
 
     Dealt kind by kind in equal parts. How well a new language is read depends on whether training knows
@@ -182,7 +182,7 @@ def _kind(language: str) -> int:
     return next((number for number, family in enumerate(_FAMILIES) if language in family), len(_FAMILIES))
 
 
-def _texts(words: Sequence[Word]) -> tuple[Texts, Labelled]:
+def texts_of(words: Sequence[Word]) -> tuple[Texts, Labelled]:
     """Words of one language are one group: a model that cannot read its script fails on all of them."""
     languages = np.array([word.language for word in words])
     return Texts(tuple(word.text for word in words)), Labelled(

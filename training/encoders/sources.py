@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from app.bundle.manifest import AudioInput, ImageInput, Modality, TextInput
+from app.bundle.manifest import AudioInput, Fit, ImageInput, Modality, Resample, TextInput
 from training.encoders.contract import EncoderUnfit
 from training.encoders.specs import (
     ConvText,
@@ -41,6 +41,11 @@ FROM_SCRATCH: Final[Mapping[Modality, Mapping[str, EncoderSpec]]] = {
 }
 
 _WIDTH: Final = 128  # of what is read out of a pretrained model
+_RESAMPLES: Final[Mapping[Any, Resample]] = {
+    1: "lanczos",
+    2: "bilinear",
+    3: "bicubic",
+}  # as Pillow numbers them
 _SIDE: Final = 64  # pixels, for encoders from scratch
 _SCRATCH_TOKENS: Final = 256  # of about a character each
 _MOST_TOKENS: Final = 512  # of a model that would read thousands: each costs time in every batch
@@ -57,20 +62,21 @@ class Source:
     reads: ImageInput | TextInput | AudioInput
 
 
-def source_of(modality: Modality, name: str, *, is_frozen: bool) -> Source:
+def source_of(modality: Modality, name: str, *, is_frozen: bool, fit: Fit | None = None) -> Source:
     """`name` is one of FROM_SCRATCH, an id of the Hugging Face hub (`ID@COMMIT` for one commit), or a folder.
 
-    Raises EncoderUnfit where it is none of them, or is for something else.
+    `fit` is for images, instead of what the encoder's files say. Raises EncoderUnfit where `name` is none of
+    them, or is for something else.
     """
     small = FROM_SCRATCH[modality].get(name)
     if small is not None:
-        return Source(small, _read_from_scratch(modality))
+        return Source(small, _read_from_scratch(modality, fit))
     place, revision = _pinned(name)
     with _refusing(modality, place):
         match modality:
             case "image":
                 image = PretrainedImage(place, _WIDTH, revision=revision, is_frozen=is_frozen)
-                return Source(image, _image_input(place, revision))
+                return Source(image, _fitted(_image_input(place, revision), fit))
             case "text":
                 text = PretrainedText(place, _WIDTH, revision=revision, is_frozen=is_frozen)
                 return Source(text, _text_input(place, revision))
@@ -98,10 +104,10 @@ def _refusing(modality: Modality, place: str) -> Iterator[None]:
         ) from error
 
 
-def _read_from_scratch(modality: Modality) -> ImageInput | TextInput | AudioInput:
+def _read_from_scratch(modality: Modality, fit: Fit | None) -> ImageInput | TextInput | AudioInput:
     match modality:
         case "image":
-            return _image(height=_SIDE, width=_SIDE, resize=_SIDE)
+            return _fitted(_image(_SIDE, _SIDE, resize=_SIDE), fit)
         case "text":
             return _text(pad_id=0, max_tokens=_SCRATCH_TOKENS)
         case "audio":
@@ -109,9 +115,10 @@ def _read_from_scratch(modality: Modality) -> ImageInput | TextInput | AudioInpu
 
 
 def _image_input(place: str, revision: str | None) -> ImageInput:
-    """The crop, or else the size, that its preprocessor says; without either, the size it was built for.
+    """The size, fit and filter that its preprocessor says; without a size, what it was built for.
 
-    A preprocessor that stretches pictures to a square is followed in size only: serving crops the centre.
+    A preprocessor with a height and a width stretches pictures to them unless it crops or pads; one that
+    stretches them first and then crops is followed by a crop of the picture as it is.
     """
     from training.encoders.pretrained import read_config, read_preprocessor
 
@@ -120,11 +127,23 @@ def _image_input(place: str, revision: str | None) -> ImageInput:
     size = said.get("size", built_for)
     if size is None:
         raise ValueError("its files say no image size.")
+    resample = _RESAMPLES.get(said.get("resample"), "bilinear")
     height, width = _sides(size)
-    resize = max(height, width)
     if said.get("do_center_crop") and said.get("crop_size") is not None:
+        resize = max(height, width)
         height, width = _sides(said["crop_size"])
-    return _image(height=height, width=width, resize=max(resize, height, width))
+        return _image(height, width, resize=max(resize, height, width), resample=resample)
+    if isinstance(size, Mapping) and "shortest_edge" in size:
+        return _image(height, width, resize=int(height / said.get("crop_pct", 1)), resample=resample)
+    return _image(height, width, fit="pad" if said.get("do_pad") else "stretch", resample=resample)
+
+
+def _fitted(image: ImageInput, fit: Fit | None) -> ImageInput:
+    """The same size, and the fit that was asked for, if any was."""
+    if fit in (None, image.fit):
+        return image
+    resize = max(image.height, image.width) if fit == "crop" else None
+    return ImageInput.model_validate(image.model_dump() | {"fit": fit, "resize": resize})
 
 
 def _sides(size: Any) -> tuple[int, int]:
@@ -156,14 +175,18 @@ def _audio_input(place: str, revision: str | None) -> AudioInput:
     return _audio(rate_hz=int(read_preprocessor(place, revision)["sampling_rate"]))
 
 
-def _image(*, height: int, width: int, resize: int) -> ImageInput:
+def _image(
+    height: int, width: int, *, fit: Fit = "crop", resize: int | None = None, resample: Resample = "bilinear"
+) -> ImageInput:
     return ImageInput(
         encoder="encoders/image.onnx",
         features=_WIDTH,
         max_bytes=8 * 2**20,
-        resize=resize,
         height=height,
         width=width,
+        fit=fit,
+        resize=resize,
+        resample=resample,
         max_pixels=25_000_000,  # a phone's photograph; 75 MB once decoded
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from app.bundle.manifest import Manifest
+from app.bundle.manifest import Fit, Manifest
 from training.recipe import Recipe
 from training.report import (
     GATES_HEADER,
@@ -18,6 +18,12 @@ from training.report import (
     subset_rows,
     tells_noise,
 )
+
+_FITTED: Final[dict[Fit, str]] = {
+    "crop": "resized and cropped to",
+    "pad": "resized and padded to",
+    "stretch": "stretched to",
+}
 
 
 def model_card(manifest: Manifest, recipe: Recipe) -> str:
@@ -98,9 +104,7 @@ def _inputs(manifest: Manifest) -> str:
     image, text, audio = manifest.inputs.image, manifest.inputs.text, manifest.inputs.audio
     lines = ["## Inputs and outputs\n"]
     if image is not None:
-        lines.append(
-            f"- **image**: JPEG, PNG or WebP, resized and cropped to {image.width} x {image.height}."
-        )
+        lines.append(f"- **image**: JPEG, PNG or WebP, {_FITTED[image.fit]} {image.width} x {image.height}.")
     if text is not None:
         lines.append(
             f"- **text**: UTF-8, up to {text.max_characters} characters, of which {text.max_tokens} tokens "

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from app.bundle.manifest import MODALITIES, Inputs, Modality, Task
+from app.bundle.manifest import MODALITIES, Fit, Inputs, Modality, Task
 from training.data.cache import Cache
 from training.data.check import labels_of
 from training.data.dataset import Dataset
@@ -38,6 +38,7 @@ class OwnRows:
     encoders: dict[Modality, str]
     tune: tuple[Modality, ...] = ()  # whose pretrained weights are trained on; those of others are frozen
     task: Task = "classification"
+    fit: Fit | None = None  # of pictures, instead of what their encoder's own files say
     name: str = FINETUNE  # of the bundle
 
     def __post_init__(self) -> None:
@@ -45,6 +46,8 @@ class OwnRows:
             raise ValueError(f"name an encoder for at least one of {', '.join(MODALITIES)}.")
         if strange := [name for name in self.tune if name not in self.encoders]:
             raise ValueError(f"'{strange[0]}' is to be tuned, and no encoder is named for it.")
+        if self.fit is not None and "image" not in self.encoders:
+            raise ValueError(f"the fit '{self.fit}' is for images, and no encoder is named for them.")
         if not _NAME.fullmatch(self.name):
             raise ValueError(
                 f"'{self.name}' is no name of a model. Use a-z, 0-9, _ and -, at most 63 of them."
@@ -60,7 +63,7 @@ def finetune(told: OwnRows) -> Recipe:
             f"{manifest.name}: the training rows have {len(labels)} labels. Two are the least."
         )
     sources = {
-        name: source_of(name, told.encoders[name], is_frozen=name not in told.tune)
+        name: source_of(name, told.encoders[name], is_frozen=name not in told.tune, fit=told.fit)
         for name in MODALITIES
         if name in told.encoders
     }

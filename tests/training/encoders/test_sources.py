@@ -6,9 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from transformers import BeitImageProcessorPil, CLIPImageProcessorPil, ViTImageProcessorPil
 
-from app.bundle.manifest import AudioInput, ImageInput, Modality, TextInput
+from app.bundle.manifest import AudioInput, Fit, ImageInput, Modality, TextInput
+from app.bundle.prepare import prepare_image
 from tests.training.encoders.saved_models import save_model
 from training.encoders.build import build_encoder
 from training.encoders.contract import EncoderUnfit
@@ -20,27 +24,65 @@ def change(path: Path, **entries: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("preprocessor", "resize", "height", "width"),
+    ("preprocessor", "fit", "resize", "height", "width"),
     [
-        ({}, 16, 16, 16),  # the size that the model was built for
-        ({"size": 32}, 32, 32, 32),
-        ({"size": {"height": 24, "width": 32}}, 32, 24, 32),
-        ({"size": {"shortest_edge": 20}, "do_center_crop": True, "crop_size": 16}, 20, 16, 16),
+        ({}, "stretch", None, 16, 16),  # the size that the model was built for
+        ({"size": 32}, "stretch", None, 32, 32),
+        ({"size": {"height": 24, "width": 32}}, "stretch", None, 24, 32),
+        ({"size": {"height": 24, "width": 32}, "do_pad": True}, "pad", None, 24, 32),
+        ({"size": {"shortest_edge": 20}, "do_center_crop": True, "crop_size": 16}, "crop", 20, 16, 16),
         (
             {"size": {"shortest_edge": 8}, "do_center_crop": True, "crop_size": {"height": 16, "width": 16}},
-            16, 16, 16,
+            "crop", 16, 16, 16,
         ),
-        ({"size": {"shortest_edge": 20}, "do_center_crop": False, "crop_size": 16}, 20, 20, 20),
+        ({"size": {"shortest_edge": 20}, "do_center_crop": False, "crop_size": 16}, "crop", 20, 20, 20),
+        ({"size": {"shortest_edge": 28}, "crop_pct": 0.875}, "crop", 32, 28, 28),
     ],
 )  # fmt: skip
 def test_images_are_as_large_as_the_preprocessor_makes_them(
-    tmp_path: Path, preprocessor: dict[str, Any], resize: int, height: int, width: int
+    tmp_path: Path, preprocessor: dict[str, Any], fit: str, resize: int | None, height: int, width: int
 ) -> None:
     place = save_model(tmp_path, "vit")
     change(tmp_path / "preprocessor_config.json", **preprocessor)
     reads = source_of("image", place, is_frozen=True).reads
     assert isinstance(reads, ImageInput)
-    assert (reads.resize, reads.height, reads.width) == (resize, height, width)
+    assert (reads.fit, reads.resize, reads.height, reads.width) == (fit, resize, height, width)
+
+
+@pytest.mark.parametrize(("name", "size"), [("residual", 64), ("vit", 16)])
+@pytest.mark.parametrize(("fit", "crops"), [("crop", True), ("pad", False), ("stretch", False)])
+def test_pictures_are_fitted_as_they_are_asked_to_be(
+    tmp_path: Path, name: str, size: int, fit: Fit, *, crops: bool
+) -> None:
+    place = save_model(tmp_path, "vit") if name == "vit" else name
+    reads = source_of("image", place, is_frozen=True, fit=fit).reads
+    assert isinstance(reads, ImageInput)
+    assert (reads.fit, reads.resize, reads.height) == (fit, size if crops else None, size)
+
+
+@pytest.mark.parametrize(
+    ("processor", "most"),
+    [
+        (ViTImageProcessorPil(size={"height": 16, "width": 16}), 0),
+        (BeitImageProcessorPil(size={"height": 16, "width": 24}), 0),
+        # It resizes before it cuts, and we do both at once: edges are half a pixel elsewhere.
+        (CLIPImageProcessorPil(size={"shortest_edge": 20}, crop_size={"height": 16, "width": 16}), 24),
+    ],
+)
+def test_pictures_look_to_a_model_as_its_own_processor_makes_them(
+    tmp_path: Path, processor: Any, most: int
+) -> None:
+    place = save_model(tmp_path, "vit")
+    processor.save_pretrained(tmp_path)
+    reads = source_of("image", place, is_frozen=True).reads
+    assert isinstance(reads, ImageInput)
+    photograph = np.asarray(
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)).resize((90, 60))
+    )
+    [theirs] = processor(photograph, do_rescale=False, do_normalize=False).pixel_values
+    apart = np.abs(prepare_image(photograph, reads).astype(int) - np.asarray(theirs).transpose(1, 2, 0))
+    assert apart.max() <= most
+    assert apart.mean() <= 1
 
 
 @pytest.mark.parametrize(("most", "expected"), [(None, 24), (12, 12), (1_000, 24)])

@@ -89,6 +89,7 @@ def test_any_number_of_labels_from_small_encoders_is_served_too(tmp_path: Path) 
         (("--manifest=ROWS", "--encoder=smell=plain"), 2, "'smell' is no modality"),
         (("--manifest=ROWS", "--encoder=image"), 2, "is not MODALITY=ENCODER"),
         (("--manifest=ROWS", "--encoder=image=plain", "--tune=text"), 2, "'text' is to be tuned"),
+        (("--manifest=ROWS", "--encoder=text=ngrams", "--fit=pad"), 2, "the fit 'pad' is for images"),
         (("--manifest=ROWS", "--encoder=image=plain", "--name=Big"), 2, "'Big' is no name"),
         (("--manifest=ROWS", "--encoder=image=EMPTY"), 1, "is no pretrained image encoder"),
         (("--manifest=none.csv", "--encoder=image=plain"), 1, "none.csv is not there"),
