@@ -93,7 +93,9 @@ def main() -> None:
     )
     parser.add_argument("--joint", action="store_true", help="train encoders along with every fusion")
     parser.add_argument("--threads", type=int, default=1, help="of each training; another number, other bits")
-    parser.add_argument("--data", type=Path, help="folder with the data sets; else they are downloaded")
+    parser.add_argument(
+        "--data", type=Path, help="folder with the data sets; without it digits are downloaded"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/fusion"))
     given = parser.parse_args()
     fusions = FUSIONS if "all" in given.fusions else tuple(given.fusions)
