@@ -34,7 +34,8 @@ class KernelImageEncoder(NearnessEncoder):
     def views(self, *inputs: Tensor) -> list[Tensor]:
         [image] = inputs
         ink = 1 - image.permute(0, 3, 1, 2).float() / 255
-        return [self.describe(ink), self.describe(ink.flip(3))]
+        both = self.describe(torch.stack([ink, ink.flip(3)]).flatten(0, 1))
+        return list(both.unflatten(0, (2, image.shape[0])).unbind())
 
     def keys_of(self, *inputs: Tensor) -> Tensor:
         [image] = inputs
