@@ -114,7 +114,7 @@ def test_validation_looks_at_the_very_average_that_is_kept(recipe: Recipe, datas
     """The factors of its hashes are whole numbers of 31 bits: as floats they would be others."""
     hashed = recipe.encoders | {"text": NgramText(buckets=4_099, channels=8, hidden=8, width=8)}
     schedule = replace(recipe.schedule, average=0.9, patience=5)
-    one = replace(recipe, encoders=hashed, schedule=schedule)
+    one = replace(recipe, encoders=hashed, schedule=schedule).with_fusion("feature", "concat")
     trained = train(one, dataset, seed=1, stage=silent)
     split, rows = dataset.validation, evaluation_rows(dataset.validation)
     stock = Stock(split.items, one.inputs, preparer_of(one, trained.tokenizer_json))
