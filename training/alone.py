@@ -95,12 +95,11 @@ def teach(alone: Alone, dataset: Dataset, fitted: Fitted, encoded: Encoded, *, s
     return Taught(name, model, unseen=torch.cat([unseen, validation]))
 
 
-@torch.inference_mode()
 def _answers(encodings: Encodings) -> Tensor:
     """Of each item of the only modality, before any temperature: [items, labels]."""
     [features] = encodings.features.values()
     present = torch.ones(len(features), 1, dtype=torch.bool)
-    return encodings.model.fuse((features,), present).modality_logits[:, 0]
+    return encodings.fused((features,), present).modality_logits[:, 0]
 
 
 def _across(dataset: Dataset, name: Modality) -> PairedByClass:

@@ -35,7 +35,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encodings:
-    """Features [items, features] of one split's items, as `model` gives them.
+    """Features [items, features] of one split's items, as `model` gives them, on the CPU.
 
     `instead` [items, labels] is what is said of a modality's items alone, instead of what the model says: by
     models that have not seen them. Only where answers are joined.
@@ -48,16 +48,19 @@ class Encodings:
     @torch.inference_mode()
     def raw(self, rows: Rows, present: Tensor) -> Fused:
         """Uncalibrated, from the `present` modalities: bool [rows, modalities of the model]."""
-        parts = [
-            self.model.fuse(features, here)
-            for features, here in zip(*self._chunks(rows, present), strict=True)
-        ]
+        parts = [self.fused(*chunk) for chunk in self._chunks(rows, present)]
         fused = Fused(
             logits=torch.cat([part.logits for part in parts]),
             embedding=torch.cat([part.embedding for part in parts]),
             modality_logits=torch.cat([part.modality_logits for part in parts]),
         )
         return self._with_what_others_said(fused, rows, present) if self.instead else fused
+
+    @torch.inference_mode()
+    def fused(self, features: tuple[Tensor, ...], present: Tensor) -> Fused:
+        """Uncalibrated, of features of every modality; on the CPU, as they are, wherever the model is."""
+        fused = self.model.fuse(*_moved(features, present, self.model.device))
+        return Fused(fused.logits.cpu(), fused.embedding.cpu(), fused.modality_logits.cpu())
 
     def answers(self, rows: Rows, subset: str) -> Answered:
         """Calibrated, of the rows that bring the whole subset, as if only these modalities had been sent."""
@@ -70,12 +73,13 @@ class Encodings:
         """Divided by the subset's temperature: float64 [rows, labels]. Rows without it get any answer."""
         present = presence_of(self.model.names, subset, len(rows))
         if self.instead:
-            raw = self.raw(rows, present).logits / self.model.temperatures[mask_number(present)].unsqueeze(1)
-            calibrated: NDArray[np.float64] = raw.double().numpy()
+            temperatures = self.model.temperatures.cpu()[mask_number(present)].unsqueeze(1)
+            calibrated: NDArray[np.float64] = (self.raw(rows, present).logits / temperatures).double().numpy()
             return calibrated
+        device = self.model.device
         said = [
-            self.model.answer(features, here).logits.double()
-            for features, here in zip(*self._chunks(rows, present), strict=True)
+            self.model.answer(*_moved(features, here, device)).logits.cpu().double()
+            for features, here in self._chunks(rows, present)
         ]
         found: NDArray[np.float64] = torch.cat(said).numpy()
         return found
@@ -94,16 +98,24 @@ class Encodings:
         for name, logits in self.instead.items():
             items = torch.from_numpy(rows.items[:, MODALITIES.index(name)]).clamp(min=0)
             said[:, self.model.names.index(name)] = logits[items]
-        return Fused(fusion.pool(said, present), fused.embedding, said)
+        device = self.model.device
+        pooled = fusion.pool(said.to(device), present.to(device)).cpu()
+        return Fused(pooled, fused.embedding, said)
 
-    def _chunks(self, rows: Rows, present: Tensor) -> tuple[list[tuple[Tensor, ...]], list[Tensor]]:
+    def _chunks(self, rows: Rows, present: Tensor) -> list[tuple[tuple[Tensor, ...], Tensor]]:
         columns = [MODALITIES.index(name) for name in self.model.names]
         items = torch.from_numpy(rows.items[:, columns]).clamp(min=0)  # what is absent is masked
         gathered = [
             tuple(self.features[name][chosen[:, at]] for at, name in enumerate(self.model.names))
             for chosen in items.split(_ROWS)  # type: ignore[no-untyped-call]
         ]
-        return gathered, list(present.split(_ROWS))  # type: ignore[no-untyped-call]
+        return list(zip(gathered, present.split(_ROWS), strict=True))  # type: ignore[no-untyped-call]
+
+
+def _moved(
+    features: tuple[Tensor, ...], present: Tensor, device: torch.device
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    return tuple(values.to(device) for values in features), present.to(device)
 
 
 def encode(model: Model, stock: Stock, counts: dict[Modality, int]) -> Encodings:
@@ -114,14 +126,13 @@ def encode(model: Model, stock: Stock, counts: dict[Modality, int]) -> Encodings
 
 @torch.inference_mode()
 def encode_items(model: Model, stock: Stock, name: Modality, count: int) -> Tensor:
-    """Features [items, features] of one modality."""
+    """Features [items, features] of one modality, on the CPU."""
     if count == 0:  # no row has it; one row of zeros stands where a mask looks away
         return torch.zeros(1, model.feature_width(name))
-    device = next(model.parameters()).device
     parts = []
     for start in range(0, count, _ITEMS):
         inputs = stock.gather(name, np.arange(start, min(start + _ITEMS, count)))
-        parts.append(model.features(name, *(values.to(device) for values in inputs)).float().cpu())
+        parts.append(model.features(name, *(values.to(model.device) for values in inputs)).float().cpu())
     return torch.cat(parts)
 
 

@@ -68,6 +68,10 @@ class Model(nn.Module):
         self.register_buffer("modality_temperatures", torch.ones(len(self.names)))
         self.sets: SetsOf | None = None
 
+    @property
+    def device(self) -> torch.device:
+        return self.temperatures.device
+
     def encoder(self, name: Modality) -> Encoder:
         built = self.encoders[name]
         assert isinstance(built, Encoder)

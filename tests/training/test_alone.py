@@ -16,6 +16,7 @@ from training.encodings import Encodings, encode, presence_of
 from training.evaluate import evaluate
 from training.export.bundle import publish
 from training.export.graphs import export_graphs
+from training.fit.folds import in_fold
 from training.model import Model
 from training.progress import silent
 from training.recipe import Alone, Recipe
@@ -98,7 +99,7 @@ def test_items_are_answered_by_the_model_that_did_not_see_them(
     [features] = seams.encoded(third, dataset.train).features.values()
     said = third.fuse((features,), torch.ones(len(features), 1, dtype=torch.bool)).modality_logits[:, 0]
     rows = dataset.train.pairing.rows(7)
-    mine = np.unique(rows.items[rows.groups[:, 1] % FOLDS == 2, 1])
+    mine = np.unique(rows.items[in_fold(rows, 2, FOLDS)[:, 1], 1])
     torch.testing.assert_close(found.unseen[mine], said[mine].detach())
 
 

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests.training.elsewhere import elsewhere
 from tests.training.tiny_xor import tiny_xor_by_likeness
 from training.checkpoint import Checkpoint
 from training.data.dataset import Dataset
 from training.evaluate import Evaluation
 from training.progress import silent
-from training.recipe import Recipe
-from training.run import train
+from training.recipe import Alone, Recipe
+from training.run import Where, train
 from training.subsets import SUBSETS
 
 
@@ -23,6 +24,31 @@ def test_one_seed_gives_one_result(recipe: Recipe, dataset: Dataset, checkpoint:
     assert again.calibrated == checkpoint.calibrated
     for name, weights in checkpoint.model.state_dict().items():
         assert torch.equal(weights, again.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["validated", "taught alone", "left out", pytest.param("out of fold", marks=pytest.mark.thorough)],
+)
+def test_a_run_on_another_device_gives_what_one_on_the_cpu_does(
+    kind: str, recipe: Recipe, dataset: Dataset
+) -> None:
+    schedule = replace(recipe.schedule, epochs=1, patience=1, average=0.9)
+    alone = Alone("text", epochs=1, batch_size=64, learning_rate=1e-3, weight_decay=0.0, folds=2)
+    one = {
+        "validated": replace(recipe, schedule=schedule),
+        "taught alone": replace(recipe, alone=alone),
+        "out of fold": recipe.with_fusion("prediction", "stacking"),
+        "left out": tiny_xor_by_likeness(),
+    }[kind]
+    rows = one.load(None, None) if kind == "left out" else dataset  # type: ignore[arg-type]  # made from a seed
+    here = train(one, rows, seed=3, stage=silent)
+    with elsewhere() as device:
+        there = train(one, rows, seed=3, stage=silent, where=Where(device=device))
+    assert there.calibrated == here.calibrated
+    assert there.model.device.type == "cpu"
+    for name, weights in here.model.state_dict().items():
+        assert torch.equal(weights, there.model.state_dict()[name]), name
 
 
 def test_another_seed_gives_another_result(recipe: Recipe, dataset: Dataset, checkpoint: Checkpoint) -> None:

@@ -96,7 +96,8 @@ def _set_sets(encodings: Encodings, rows: Rows) -> Conformal | None:
         conformal = fit_conformal(known_rows(encodings, rows), level=LEVEL)
     except TooFewRows:
         return None
-    model.sets = SetsOf(conformal.thresholds(METHOD), method=METHOD, modalities=model.names)
+    sets = SetsOf(conformal.thresholds(METHOD), method=METHOD, modalities=model.names)
+    model.sets = sets.to(model.device)
     return conformal
 
 

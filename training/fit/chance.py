@@ -26,8 +26,11 @@ def generator_of(seed: int, purpose: Purpose, number: int) -> torch.Generator:
 
 
 def make_repeatable(*, seed: int, threads: int) -> None:
-    """One seed, one result: on the same kind of CPU, with the same libraries and number of threads."""
+    """One seed, one result: on the same kind of CPU, with the same libraries and number of threads.
+
+    A GPU has no repeatable way for some steps, such as a backbone's; there torch warns and goes on.
+    """
     torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(mode=True)
+    torch.use_deterministic_algorithms(mode=True, warn_only=torch.cuda.is_available())
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a fifth of the time
     torch.set_num_threads(threads)

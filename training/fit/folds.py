@@ -31,6 +31,22 @@ class WithoutFold:
 
 
 def in_fold(rows: Rows, fold: int, folds: int) -> NDArray[np.bool_]:
-    """Bool [rows, modalities]."""
-    chosen: NDArray[np.bool_] = rows.present & (rows.groups % folds == fold)
+    """Bool [rows, modalities].
+
+    Of as many groups in a row as there are folds each is in another one, and in which is left to chance: in
+    a table whose classes come in turn a fold must not be a class.
+    """
+    block, place = np.divmod(rows.groups, folds)
+    chosen: NDArray[np.bool_] = rows.present & ((place + _mixed(block) % folds) % folds == fold)
     return chosen
+
+
+def _mixed(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The same number for the same one, and otherwise as if drawn: 0 to 2 ** 31 - 1.
+
+    Steele et al., Fast Splittable Pseudorandom Number Generators, OOPSLA 2014: the end of SplitMix64.
+    """
+    x = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+    return (x >> np.uint64(33)).astype(np.int64)

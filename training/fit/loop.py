@@ -280,7 +280,16 @@ def _average(model: Model, keep: float) -> AveragedModel | None:
     if not keep:
         return None
     follow = get_ema_multi_avg_fn(keep)  # type: ignore[no-untyped-call]
-    return AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
+
+    def following(held: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        """Of one dtype each. What counts or is a factor of a hash has no mean that is worth anything."""
+        if held[0].is_floating_point():
+            follow(held, current, count)
+        else:
+            for mine, theirs in zip(held, current, strict=True):
+                mine.copy_(theirs)
+
+    return AveragedModel(model, multi_avg_fn=following, use_buffers=True)
 
 
 def _lay_out(model: nn.Module, layout: torch.memory_format) -> None:

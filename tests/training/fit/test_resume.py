@@ -15,11 +15,16 @@ import torch
 from safetensors.torch import load_file
 
 from tests.training.fake_sets import write_sets
+from training.batch import Stock
 from training.data.dataset import Dataset
+from training.encoders.specs import NgramText
+from training.encodings import encode, presence_of
+from training.fit.objective import mean_loss
 from training.fit.state import STATE_FILE
 from training.progress import silent
 from training.recipe import Recipe
-from training.run import Where, train
+from training.run import Where, evaluation_rows, preparer_of, train
+from training.subsets import SUBSETS
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = Path(__file__).with_name("train_slowly.py")
@@ -103,3 +108,19 @@ def test_averaged_and_patient_runs_resume_too(recipe: Recipe, dataset: Dataset, 
     assert resumed.history.validation == whole.history.validation
     for name, weights in whole.model.state_dict().items():
         assert torch.equal(weights, resumed.model.state_dict()[name]), name
+
+
+def test_validation_looks_at_the_very_average_that_is_kept(recipe: Recipe, dataset: Dataset) -> None:
+    """The factors of its hashes are whole numbers of 31 bits: as floats they would be others."""
+    hashed = recipe.encoders | {"text": NgramText(buckets=4_099, channels=8, hidden=8, width=8)}
+    schedule = replace(recipe.schedule, average=0.9, patience=5)
+    one = replace(recipe, encoders=hashed, schedule=schedule).with_fusion("feature", "concat")
+    trained = train(one, dataset, seed=1, stage=silent)
+    split, rows = dataset.validation, evaluation_rows(dataset.validation)
+    stock = Stock(split.items, one.inputs, preparer_of(one, trained.tokenizer_json))
+    encodings = encode(trained.model, stock, split.items.counts)
+    losses = []
+    for subset in SUBSETS:
+        raw = encodings.raw(rows, presence_of(trained.model.names, subset, len(rows)))
+        losses.append(mean_loss(raw.logits, torch.from_numpy(rows.targets), one.task))
+    assert sum(losses) / len(losses) == pytest.approx(trained.history.best, rel=1e-6)
