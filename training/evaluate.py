@@ -101,6 +101,7 @@ def evaluate(
     )
     checkpoint = Checkpoint(
         model=trained.model,
+        labels=recipe.labels,
         tokenizer_json=trained.tokenizer_json,
         calibrated=trained.calibrated,
         run=trained.run,
