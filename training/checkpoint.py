@@ -31,6 +31,7 @@ class Checkpoint:
     """A trained and calibrated model. `run` and `metrics` become the manifest's `training` and `metrics`."""
 
     model: Model
+    labels: tuple[str, ...]  # in the order of its logits
     tokenizer_json: bytes | None  # None of a model that reads no texts
     calibrated: Calibrated
     run: dict[str, Any]
@@ -42,17 +43,22 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     save_file(checkpoint.model.state_dict(), folder / WEIGHTS_FILE)
     if checkpoint.tokenizer_json is not None:
         (folder / TOKENIZER_FILE).write_bytes(checkpoint.tokenizer_json)
-    run = {"calibrated": asdict(checkpoint.calibrated), "run": checkpoint.run}
+    run = {
+        "labels": checkpoint.labels,
+        "calibrated": asdict(checkpoint.calibrated),
+        "run": checkpoint.run,
+    }
     (folder / RUN_FILE).write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
     (folder / METRICS_FILE).write_text(json.dumps(checkpoint.metrics, indent=1) + "\n", encoding="utf-8")
 
 
 def load_checkpoint(folder: Path, recipe: Recipe) -> Checkpoint:
-    """Raises CheckpointInvalid: not there, or of another shape than the recipe."""
+    """Raises CheckpointInvalid: not there, of another shape than the recipe, or trained for other labels."""
     try:
         tokenizer_json = (folder / TOKENIZER_FILE).read_bytes() if recipe.inputs.text else None
         record = json.loads((folder / RUN_FILE).read_bytes())
         metrics = json.loads((folder / METRICS_FILE).read_bytes())
+        _check_labels(record, recipe, folder)
         calibrated = _calibrated(record["calibrated"])
         model = Model(recipe, vocabulary=vocabulary_size(tokenizer_json))
         if calibrated.conformal is not None:
@@ -65,11 +71,22 @@ def load_checkpoint(folder: Path, recipe: Recipe) -> Checkpoint:
         ) from error
     return Checkpoint(
         model=model.eval(),
+        labels=recipe.labels,
         tokenizer_json=tokenizer_json,
         calibrated=calibrated,
         run=record["run"],
         metrics=metrics,
     )
+
+
+def _check_labels(record: dict[str, Any], recipe: Recipe, folder: Path) -> None:
+    """A recipe may take its labels from rows, which may have changed since. Files from before say none."""
+    trained = tuple(record.get("labels", recipe.labels))
+    if trained != recipe.labels:
+        raise CheckpointInvalid(
+            f"{folder} was trained for the labels {', '.join(trained)}; the rows of {recipe.name} now have "
+            f"{', '.join(recipe.labels)}. Restore them, or train again."
+        )
 
 
 def vocabulary_size(tokenizer_json: bytes | None) -> int | None:

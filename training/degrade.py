@@ -6,7 +6,7 @@ import numpy as np
 
 from app.bundle.manifest import MODALITIES
 from training.data.dataset import ABSENT, Rows
-from training.data.items import Images, Items, Texts
+from training.data.items import Images, Items
 from training.measure.robustness import damaged_texts, noisy_clips, noisy_images
 from training.recipe import Degradation
 
@@ -28,8 +28,8 @@ def _apart(rows: Rows, items: Items) -> tuple[Rows, Items]:
         numbers[rows.present[:, at], at] = np.arange(len(used[name]))
     own = Rows(items=numbers, targets=rows.targets, groups=rows.groups, columns=rows.columns)
     return own, Items(
-        images=Images(items.images.pixels[used["image"]]) if items.images else None,
-        texts=Texts(tuple(items.texts.strings[item] for item in used["text"])) if items.texts else None,
+        images=items.images.take(used["image"]) if items.images else None,
+        texts=items.texts.take(used["text"]) if items.texts else None,
         clips=items.clips.take(used["audio"]) if items.clips else None,
     )
 

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
-from app.bundle.manifest import Modality, subset_name
+from app.bundle.manifest import MODALITIES, Modality, subset_name
 from training.batch import Stock
 from training.calibrate.conformal import Conformal, fewest_groups
 from training.calibrate.model import known_rows
@@ -101,6 +103,7 @@ def evaluate(
     )
     checkpoint = Checkpoint(
         model=trained.model,
+        labels=recipe.labels,
         tokenizer_json=trained.tokenizer_json,
         calibrated=trained.calibrated,
         run=trained.run,
@@ -209,16 +212,19 @@ def _slices(encodings: Encodings, rows: Rows) -> dict[str, dict[str, Score | Mul
 def _curves(
     encodings: Encodings, rows: Rows, items: Items, recipe: Recipe, tokenize: Any
 ) -> tuple[Curve, ...]:
-    """For each modality: alone, and beside the others that are sound."""
+    """For each modality: alone, and beside the others that are sound. Spoils what some rows hold, no more."""
     spread = np.linspace(0, len(rows) - 1, min(_CURVE_ROWS, len(rows))).astype(np.int64)
     chosen = rows.take(spread)
     curves = []
     for name in encodings.model.names:
-        spoil, levels = _spoiling(name, items)
+        at = MODALITIES.index(name)
+        used = np.unique(chosen.items[chosen.present[:, at], at])
+        spoil, levels = _spoiling(name, items, used)
         spoiled: dict[float, Encodings] = {}
         for level in levels:
             stock = Stock(spoil(level), recipe.inputs, tokenize)
-            features = encode_items(encodings.model, stock, name, items.count(name))
+            features = encodings.features[name].clone()
+            features[torch.from_numpy(used)] = encode_items(encodings.model, stock, name, len(used))
             spoiled[level] = encodings.with_features(name, features)
         subsets = dict.fromkeys((name, _everything(encodings)))
         curves += [_curve(spoiled, chosen, name, subset) for subset in subsets]
@@ -237,15 +243,20 @@ def _curve(spoiled: dict[float, Encodings], rows: Rows, name: Modality, subset: 
     )
 
 
-def _spoiling(name: Modality, items: Items) -> tuple[Callable[[float], Items], tuple[float, ...]]:
-    images, texts, clips = items.images, items.texts, items.clips
+def _spoiling(
+    name: Modality, items: Items, used: NDArray[np.int64]
+) -> tuple[Callable[[float], Items], tuple[float, ...]]:
+    """Level to the used items, spoiled."""
     if name == "image":
-        assert images is not None
+        assert items.images is not None
+        images = items.images.take(used)
         return lambda level: Items(images=noisy_images(images, deviation=level, seed=_SEED)), IMAGE_NOISE
     if name == "text":
-        assert texts is not None
+        assert items.texts is not None
+        texts = items.texts.take(used)
         return lambda level: Items(texts=damaged_texts(texts, rate=level, seed=_SEED)), TEXT_DAMAGE
-    assert clips is not None
+    assert items.clips is not None
+    clips = items.clips.take(used)
     return lambda level: Items(clips=noisy_clips(clips, snr_db=level, seed=_SEED)), AUDIO_SNR_DB
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 import typer
 
-from app.bundle.manifest import Fit, Task
+from app.bundle.manifest import MODALITIES, Fit, Modality, Task
 from training.recipes.finetune import FINETUNE
 from training.recipes.wanted import NAMES
 
@@ -63,3 +63,26 @@ def device_of(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise typer.BadParameter("torch finds no GPU here. Choose --device cpu.")
     return torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else torch.device(name)
+
+
+def encoders_of(said: list[str]) -> dict[Modality, str]:
+    """Of `image=ID` each; a folder becomes an absolute path, so that export finds it from anywhere."""
+    encoders: dict[Modality, str] = {}
+    for one in said:
+        name, _, source = one.partition("=")
+        if not source:
+            raise typer.BadParameter(
+                f"'{one}' is not MODALITY=ENCODER, such as image=google/vit-base-patch16-224."
+            )
+        modality = modality_of(name)
+        if modality in encoders:
+            raise typer.BadParameter(f"two encoders are named for {modality}. Leave one out.")
+        encoders[modality] = str(Path(source).resolve()) if Path(source).is_dir() else source
+    return encoders
+
+
+def modality_of(said: str) -> Modality:
+    for name in MODALITIES:
+        if said == name:
+            return name
+    raise typer.BadParameter(f"'{said}' is no modality. There are: {', '.join(MODALITIES)}.")

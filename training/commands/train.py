@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from app.bundle.manifest import MODALITIES, Fit, Modality, Task
+from app.bundle.manifest import Fit, Task
 from training.board import board
 from training.checkpoint import save_checkpoint
 from training.commands.options import (
@@ -34,6 +34,8 @@ from training.commands.options import (
     Tuned,
     Version,
     device_of,
+    encoders_of,
+    modality_of,
 )
 from training.commands.publishing import CONSOLE, load_rows, publish_checkpoint
 from training.commands.refusing import refusing
@@ -153,26 +155,11 @@ def _own_rows(
     try:
         return OwnRows(
             manifest=str(manifest.resolve()),
-            encoders=dict(_encoder_of(said) for said in encoders),
-            tune=tuple(_modality(said) for said in tune.split(",")) if tune else (),
+            encoders=encoders_of(encoders),
+            tune=tuple(modality_of(said) for said in tune.split(",")) if tune else (),
             task=task,
             fit=fit,
             name=name or FINETUNE,
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-
-
-def _encoder_of(said: str) -> tuple[Modality, str]:
-    """`image=ID`; a folder becomes an absolute path, so that export finds it from anywhere."""
-    modality, _, source = said.partition("=")
-    if not source:
-        raise ValueError(f"'{said}' is not MODALITY=ENCODER, such as image=google/vit-base-patch16-224.")
-    return _modality(modality), str(Path(source).resolve()) if Path(source).is_dir() else source
-
-
-def _modality(said: str) -> Modality:
-    for name in MODALITIES:
-        if said == name:
-            return name
-    raise ValueError(f"'{said}' is no modality. There are: {', '.join(MODALITIES)}.")

@@ -30,10 +30,14 @@ Kind = Literal[
     "unknown split",
     "no label",
     "unknown label",
+    "empty split",
+    "too few labels",
+    "never together",
+    "not in training",
 ]
 
 # For a check before there is a model: the formats and the content count, limits are those of a large one.
-ANY_INPUTS: Final = Inputs(
+_ANY_INPUTS: Final = Inputs(
     image=ImageInput(
         encoder="image.onnx", features=1, max_bytes=2**28, resize=1, height=1, width=1, max_pixels=10**8
     ),
@@ -61,7 +65,7 @@ ANY_INPUTS: Final = Inputs(
 class Finding:
     kind: Kind
     message: str
-    rows: tuple[str, ...]  # ids, in the manifest's order
+    rows: tuple[str, ...]  # ids, in the manifest's order; none of what is wrong with all of them together
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +95,24 @@ class Contents:
 
 
 def check(
-    entries: Sequence[Entry], inputs: Inputs, labels: tuple[str, ...] | None, *, advance: Advance = silent
+    entries: Sequence[Entry],
+    inputs: Inputs | None,
+    labels: tuple[str, ...] | None,
+    *,
+    advance: Advance = silent,
 ) -> Findings:
-    """Everything that is wrong; `labels` are the known ones, without them those that training rows have."""
+    """Everything that is wrong; `labels` are the known ones, without them those that training rows have.
+
+    `inputs` are what a model is to read. Without them all is read that there is, with limits that are wider
+    than any model's, and nothing says which modalities must be together.
+    """
+    modalities = inputs.names if inputs is not None else ()
+    inputs = inputs or _ANY_INPUTS
     contents = contents_of(entries, inputs)
     reasons = {name: _undecodable(contents, inputs, name, advance) for name in contents.bodies}
     return Findings(
         found=(
+            *wrong_sets(entries, modalities),
             *contents.missing,
             *undecodable_rows(entries, contents, reasons),
             *wrong_rows(entries, contents, labels),
@@ -148,6 +163,40 @@ def wrong_rows(
             yield Finding("duplicate id", f"{len(rows)} rows are called '{name}'", _ids(rows))
     yield from _leaks(entries, contents)
     yield from _wrong_labels(entries, labels)
+
+
+def wrong_sets(entries: Sequence[Entry], modalities: Sequence[Modality]) -> Iterator[Finding]:
+    """What no single row is to blame for, of a model that reads `modalities`."""
+    yield from empty_splits(entries)
+    labels = labels_of(entries)
+    if len(labels) < 2:
+        told = f"only '{labels[0]}'" if labels else "none"
+        yield Finding("too few labels", f"of two at least, the training rows have {told}", ())
+    split_of = {name: [entry for entry in entries if entry.split == name] for name in SPLITS}
+    for name in ("validation", "test"):
+        if split_of[name] and not any(_holds_all(entry, modalities) for entry in split_of[name]):
+            yield Finding(
+                "never together",
+                f"no row of the split '{name}' holds {' and '.join(modalities)} together, so nothing says "
+                "how they answer together. Bring such rows, or leave a modality out",
+                (),
+            )
+    for modality in modalities:
+        if split_of["train"] and not any(entry.holds(modality) for entry in split_of["train"]):
+            told = f"no training row has {modality}. Bring such rows, or leave its encoder out"
+            yield Finding("not in training", told, ())
+
+
+def empty_splits(entries: Sequence[Entry]) -> Iterator[Finding]:
+    held = {entry.split for entry in entries}
+    for name in SPLITS:
+        if name not in held:
+            told = f"no row has the split '{name}'. A set needs {', '.join(SPLITS)}"
+            yield Finding("empty split", told, ())
+
+
+def _holds_all(entry: Entry, modalities: Iterable[Modality]) -> bool:
+    return all(entry.holds(name) for name in modalities)
 
 
 def undecodable_rows(
@@ -213,19 +262,18 @@ def _split_twice(shared: Mapping[str, Sequence[Entry]], kind: Kind, what: str) -
 
 
 def _wrong_labels(entries: Sequence[Entry], labels: tuple[str, ...] | None) -> Iterator[Finding]:
-    known = frozenset(labels if labels is not None else labels_of(entries))
-    unknown = _rows_by(
-        entries, ([label for label in entry.labels or () if label not in known] for entry in entries)
-    )
-    where = "one of the labels" if labels is not None else "a label of any training row"
     for entry in entries:
         if entry.split not in SPLITS:
             said = f"'{entry.split}'" if entry.split else "nothing"
             yield Finding("unknown split", f"the split is {said}, not {', '.join(SPLITS)}", (entry.id,))
         if entry.labels is None:
             yield Finding("no label", "the row has no label", (entry.id,))
-    for label, rows in unknown.items():
-        yield Finding("unknown label", f"'{label}' is not {where}", _ids(rows))
+    trained = labels_of(entries)
+    for label, rows in _rows_by(entries, (entry.labels or () for entry in entries)).items():
+        if labels is not None and label not in labels:
+            yield Finding("unknown label", f"'{label}' is not one of the labels", _ids(rows))
+        elif label not in trained:
+            yield Finding("unknown label", f"'{label}' is not a label of any training row", _ids(rows))
 
 
 def labels_of(entries: Iterable[Entry]) -> tuple[str, ...]:

@@ -24,6 +24,9 @@ class Images:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def take(self, items: NDArray[np.int64]) -> Self:
+        return type(self)(self.pixels[items])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texts:
@@ -31,6 +34,9 @@ class Texts:
 
     def __len__(self) -> int:
         return len(self.strings)
+
+    def take(self, items: NDArray[np.int64]) -> Self:
+        return type(self)(tuple(self.strings[item] for item in items))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,6 +19,7 @@ from training.data.check import (
     Contents,
     Finding,
     contents_of,
+    empty_splits,
     labels_of,
     undecodable_rows,
     wrong_rows,
@@ -70,9 +71,7 @@ def dataset_of(
         name: np.array([at for at, entry in enumerate(entries) if entry.split == name], np.int64)
         for name in SPLITS
     }
-    for name, rows in chosen.items():
-        if not len(rows):
-            raise ManifestUnfit(f"No row has the split '{name}'. A set needs {', '.join(SPLITS)}.")
+    refuse(list(empty_splits(entries)))
     numbers = {
         split: {name: _numbered(contents.digests[name], rows) for name in inputs.names}
         for split, rows in chosen.items()
@@ -210,6 +209,11 @@ def _columns(entries: Sequence[Entry]) -> dict[str, NDArray[np.str_]]:
 def refuse(found: Sequence[Finding]) -> None:
     """Raises ManifestUnfit if anything was found, with the first few."""
     if found:
-        told = "; ".join(f"{one.kind}: {one.message} (row {one.rows[0]})" for one in found[:_SHOWN])
+        told = "; ".join(map(_told, found[:_SHOWN]))
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        raise ManifestUnfit(f"{told}{more}. See all with: python -m training check MANIFEST")
+        raise ManifestUnfit(f"{told}{more}.")
+
+
+def _told(one: Finding) -> str:
+    row = f" (row {one.rows[0]})" if one.rows else ""
+    return f"{one.kind}: {one.message}{row}"

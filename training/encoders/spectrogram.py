@@ -50,7 +50,8 @@ class LogMel(nn.Module):
             waves = nn.functional.conv1d(audio.float().unsqueeze(1), self.kernel, stride=self.hop)
             cosine, sine = waves.chunk(2, dim=1)
             power = torch.matmul(self.filters, cosine * cosine + sine * sine)
-            loudness = torch.log(power + 1e-10)
+            # Not `+ 1e-10`: the exporter takes so little for nothing. Of silence it is -inf, and 0 below.
+            loudness = torch.log(power)
         ends = torch.arange(loudness.shape[2], device=audio.device) * self.hop + self.window
         valid = ends.unsqueeze(0) <= audio_length.unsqueeze(1)
         if self.is_relative:

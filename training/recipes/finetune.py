@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,11 +14,11 @@ from typing import Any, Final
 
 from app.bundle.manifest import MODALITIES, Fit, Inputs, Modality, Task
 from training.data.cache import Cache
-from training.data.check import labels_of
+from training.data.check import labels_of, wrong_sets
 from training.data.dataset import Dataset
 from training.data.errors import ManifestUnfit
 from training.data.home import Home
-from training.data.load import load_manifest
+from training.data.load import load_manifest, refuse
 from training.data.manifest import read_manifest
 from training.encoders.sources import Source, source_of
 from training.encoders.specs import EncoderSpec, PretrainedAudio, PretrainedImage, PretrainedText
@@ -53,22 +56,31 @@ class OwnRows:
                 f"'{self.name}' is no name of a model. Use a-z, 0-9, _ and -, at most 63 of them."
             )
 
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Those that are read, in their order."""
+        return tuple(name for name in MODALITIES if name in self.encoders)
+
+    @property
+    def check_command(self) -> str:
+        """What lists all that these rows are refused for."""
+        read = (f"--encoder={name}={self.encoders[name]}" for name in self.modalities)
+        return shlex.join(["python", "-m", "training", "check", self.manifest, f"--task={self.task}", *read])
+
 
 def finetune(told: OwnRows) -> Recipe:
     """Raises ManifestUnreadable, ManifestUnfit, or EncoderUnfit where an encoder is not to be had."""
     manifest = Path(told.manifest)
-    labels = labels_of(read_manifest(manifest, task=told.task))
-    if len(labels) < 2:
-        raise ManifestUnfit(
-            f"{manifest.name}: the training rows have {len(labels)} labels. Two are the least."
-        )
+    entries = read_manifest(manifest, task=told.task)
+    with _told_how_to_check(told):
+        refuse(list(wrong_sets(entries, told.modalities)))
+    labels = labels_of(entries)
     sources = {
         name: source_of(name, told.encoders[name], is_frozen=name not in told.tune, fit=told.fit)
-        for name in MODALITIES
-        if name in told.encoders
+        for name in told.modalities
     }
     inputs = Inputs(**{name: source.reads for name, source in sources.items()})
-    rows = partial(_load, manifest=manifest, inputs=inputs, labels=labels, task=told.task, sources=sources)
+    rows = partial(_load, told=told, inputs=inputs, labels=labels, sources=sources)
     return Recipe(
         name=told.name,
         task=told.task,
@@ -97,28 +109,27 @@ def _load(
     _: Home,
     cache: Cache,
     *,
-    manifest: Path,
+    told: OwnRows,
     inputs: Inputs,
     labels: tuple[str, ...],
-    task: Task,
     sources: dict[Modality, Source],
 ) -> Dataset:
-    dataset = load_manifest(manifest, inputs, labels, cache, task=task)
-    for name, split in (("validation", dataset.validation), ("test", dataset.test)):
-        columns = [MODALITIES.index(modality) for modality in inputs.names]
-        if not split.pairing.rows(0).present[:, columns].all(axis=1).any():
-            raise ManifestUnfit(
-                f"{manifest.name}: no row of the split '{name}' holds {' and '.join(inputs.names)} together, "
-                "so nothing says how they answer together. Bring such rows, or leave a modality out."
-            )
-    present = dataset.train.pairing.rows(0).present
-    for modality in inputs.names:
-        if not present[:, MODALITIES.index(modality)].any():
-            raise ManifestUnfit(f"{manifest.name}: no training row has {modality}. Leave its encoder out.")
-    weights = {name: told for name, source in sources.items() if (told := _origin(source.spec)) is not None}
+    with _told_how_to_check(told):
+        dataset = load_manifest(Path(told.manifest), inputs, labels, cache, task=told.task)
+    weights = {
+        name: origin for name, source in sources.items() if (origin := _origin(source.spec)) is not None
+    }
     return Dataset(
         dataset.train, dataset.validation, dataset.test, dataset.provenance | {"pretrained": weights}
     )
+
+
+@contextmanager
+def _told_how_to_check(told: OwnRows) -> Iterator[None]:
+    try:
+        yield
+    except ManifestUnfit as error:
+        raise ManifestUnfit(f"{error} See all with: {told.check_command}") from error
 
 
 def _origin(spec: EncoderSpec) -> dict[str, Any] | None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import io
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from tests.training.data.media import INPUTS, png, sound
@@ -26,7 +29,19 @@ def findings(*entries: Entry, labels: tuple[str, ...] | None = None) -> Findings
 
 
 def told(found: Findings) -> list[tuple[str, tuple[str, ...]]]:
-    return [(one.kind, one.rows) for one in found.found]
+    """Of single rows: a few of them are no whole set."""
+    return [(one.kind, one.rows) for one in found.found if one.rows]
+
+
+def whole_set() -> list[dict[str, object]]:
+    """Nothing is wrong with these rows, whichever of their inputs are read."""
+    return [
+        {"id": f"{split} {label}", "image": png(at), "text": f"{split} {label}", "audio": sound(at),
+         "label": label, "split": split}
+        for at, (split, label) in enumerate(
+            (split, label) for split in ("train", "validation", "test") for label in ("cat", "dog")
+        )
+    ]  # fmt: skip
 
 
 def test_four_faults_are_reported_with_their_rows_through_the_command_line(tmp_path: Path) -> None:
@@ -91,7 +106,10 @@ def test_four_faults_are_reported_with_their_rows_through_the_command_line(tmp_p
 
 
 def test_a_clean_manifest_exits_0(tmp_path: Path) -> None:
-    rows = [{"id": str(at), "text": f"word {at}", "label": "x;y", "split": "train"} for at in range(3)]
+    rows = [
+        {"id": split, "text": f"word {split}", "label": "x;y", "split": split}
+        for split in ("train", "validation", "test")
+    ]
     path = write(tmp_path / "rows.csv", rows)
     result = CliRunner().invoke(app, ["check", str(path), "--task", "multilabel"])
     assert result.exit_code == 0, result.output
@@ -108,18 +126,19 @@ def test_what_is_not_a_manifest_exits_1_in_one_sentence(tmp_path: Path) -> None:
 def test_nothing_is_found_in_good_rows() -> None:
     found = findings(
         entry("a", image=png(1), group="g"),
-        entry("b", image=png(1), audio=sound(1), group="g"),
-        entry("c", "validation", text="text a", image=png(2)),
-        entry("d", "test"),
+        entry("b", image=png(1), audio=sound(1), labels=("y",), group="g"),
+        entry("c", "validation", text="text a", image=png(2), audio=sound(2)),
+        entry("d", "test", image=png(3), audio=sound(3)),
+        entry("e", "test"),
     )
     assert found.is_clean
-    assert found.rows == 4
-    assert found.classes == {"train": {"x": 2}, "validation": {"x": 1}, "test": {"x": 1}}
+    assert found.rows == 5
+    assert found.classes == {"train": {"x": 1, "y": 1}, "validation": {"x": 1}, "test": {"x": 2}}
     assert found.subsets == {
         "train": {"image+text": 1, "image+text+audio": 1},
-        "validation": {"image+text": 1},
-        "test": {"text": 1},
-    }  # fmt: skip
+        "validation": {"image+text+audio": 1},
+        "test": {"image+text+audio": 1, "text": 1},
+    }
 
 
 @pytest.mark.parametrize(
@@ -137,7 +156,7 @@ def test_nothing_is_found_in_good_rows() -> None:
 def test_an_undecodable_input_is_reported_with_the_reason_that_serving_gives(
     given: dict[str, object], reason: str
 ) -> None:
-    [one] = findings(entry("a", **given), entry("b")).found
+    [one] = (one for one in findings(entry("a", **given), entry("b")).found if one.rows)
     assert (one.kind, one.message, one.rows) == ("undecodable", reason, ("a",))
 
 
@@ -155,7 +174,7 @@ def test_a_recording_in_two_splits_is_a_leak_and_a_word_is_not() -> None:
         entry("c", "validation", text="cat", audio=sound(3)),
     )
     assert told(found) == [("in two splits", ("a", "b"))]
-    assert found.found[0].message == "the same audio is in test and train"
+    assert found.found[-1].message == "the same audio is in test and train"
 
 
 def test_a_row_that_is_only_a_text_is_a_leak_where_it_is_repeated() -> None:
@@ -168,10 +187,13 @@ def test_a_group_in_two_splits_is_a_leak() -> None:
     assert told(found) == [("group in two splits", ("a", "b"))]
 
 
-def test_labels_that_training_never_sees_are_unknown_where_none_are_given() -> None:
-    found = findings(entry("a"), entry("b", "test", labels=("y",)), entry("c", "test", labels=("y",)))
+@pytest.mark.parametrize("labels", [None, ("x", "y")])
+def test_labels_that_training_never_sees_are_unknown(labels: tuple[str, ...] | None) -> None:
+    rows = entry("a"), entry("b", "test", labels=("y",)), entry("c", "test", labels=("y",))
+    found = findings(*rows, labels=labels)
     assert told(found) == [("unknown label", ("b", "c"))]
-    assert findings(entry("a"), entry("b", "test", labels=("y",)), labels=("x", "y")).is_clean
+    assert found.found[-1].message == "'y' is not a label of any training row"
+    assert findings(*rows, labels=("x",)).found[-1].message == "'y' is not one of the labels"
 
 
 def test_rows_that_say_too_little_are_named() -> None:
@@ -191,6 +213,65 @@ def test_rows_that_say_too_little_are_named() -> None:
     ]
 
 
+def large_picture() -> bytes:
+    body = io.BytesIO()
+    Image.new("1", (6_000, 4_200)).save(body, "PNG")
+    return body.getvalue()
+
+
+TRIO = ("image=plain", "text=ngrams", "audio=mel")
+
+
+@pytest.mark.parametrize(
+    ("changes", "encoders", "kind"),
+    [
+        ({"train cat": {"audio": sound(9, seconds=31)}}, TRIO, "undecodable"),
+        ({"train cat": {"text": "word " * 4_000}}, TRIO, "undecodable"),
+        ({"train cat": {"image": large_picture()}}, TRIO, "undecodable"),
+        ({"test dog": {"audio": b"RIFF"}}, TRIO, "undecodable"),
+        ({"test dog": {"image": png(0)}}, TRIO, "in two splits"),
+        ({"test dog": {"text": "train dog"}}, ("text=ngrams",), "in two splits"),
+        ({"train dog": {"group": "g"}, "test dog": {"group": "g"}}, TRIO, "group in two splits"),
+        ({"test dog": {"id": "test cat"}}, TRIO, "duplicate id"),
+        ({"test dog": {"label": None}}, TRIO, "no label"),
+        ({"test dog": {"label": "cow"}}, TRIO, "unknown label"),
+        ({"test dog": {"split": "dev"}}, TRIO, "unknown split"),
+        ({"test dog": {"image": None}}, ("image=plain",), "no modality"),
+        ({"validation cat": {"split": "train"}, "validation dog": {"split": "train"}}, TRIO, "empty split"),
+        ({"train dog": {"label": "cat"}}, TRIO, "too few labels"),
+        ({"test cat": {"text": None}, "test dog": {"audio": None}}, TRIO, "never together"),
+        ({"train cat": {"audio": None}, "train dog": {"audio": None}}, TRIO, "not in training"),
+    ],
+)
+def test_check_finds_what_training_refuses_by_the_command_that_it_names(
+    tmp_path: Path, changes: dict[str, dict[str, object]], encoders: tuple[str, ...], kind: str
+) -> None:
+    rows = [{"group": None, **row, **changes.get(str(row["id"]), {})} for row in whole_set()]
+    path, answer = write(tmp_path / "rows.parquet", rows), tmp_path / "answer.json"
+    told = [f"--encoder={one}" for one in encoders]
+    where = ["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    refused = CliRunner().invoke(app, ["train", "finetune", "--manifest", str(path), *told, *where])
+    assert refused.exit_code == 1
+    assert f"error: {kind}: " in refused.output
+    command = shlex.split(refused.output.partition("See all with: python -m training ")[2])
+    result = CliRunner().invoke(app, [*command, "--json", str(answer)])
+    assert result.exit_code == 2, result.output
+    assert kind in {one["kind"] for one in json.loads(answer.read_text())["found"]}
+
+
+@pytest.mark.parametrize("encoders", [TRIO, ("text=ngrams",), ()])
+def test_nothing_is_found_in_a_whole_set(tmp_path: Path, encoders: tuple[str, ...]) -> None:
+    path = write(tmp_path / "rows.parquet", whole_set())
+    result = CliRunner().invoke(app, ["check", str(path), *(f"--encoder={one}" for one in encoders)])
+    assert result.exit_code == 0, result.output
+
+
+def test_without_encoders_no_modality_has_to_be_there(tmp_path: Path) -> None:
+    rows = [{**row, "audio": None} for row in whole_set()]
+    result = CliRunner().invoke(app, ["check", str(write(tmp_path / "rows.parquet", rows))])
+    assert result.exit_code == 0, result.output
+
+
 def test_a_modality_that_is_not_read_does_not_count() -> None:
     text_only = INPUTS.model_copy(update={"image": None, "audio": None})
     found = check([entry("a", text=None, image=png(1)), entry("b", image=b"broken")], text_only, None)
@@ -202,4 +283,4 @@ def test_a_folder_in_place_of_a_file_is_missing(tmp_path: Path) -> None:
     rows = [{"id": "a", "image": "a.png", "label": "x", "split": "train"}]
     found = check(read_manifest(write(tmp_path / "rows.jsonl", rows)), INPUTS, None)
     assert told(found) == [("missing file", ("a",))]
-    assert found.found[0].message.endswith("a.png cannot be read as a file")
+    assert found.found[-1].message.endswith("a.png cannot be read as a file")

@@ -87,7 +87,7 @@ def test_several_labels_become_columns_of_0_and_1(tmp_path: Path) -> None:
         (3, {"label": "z"}, "unknown label: 'z'"),
         (3, {"label": None}, "no label"),
         (3, {"split": "dev"}, "unknown split"),
-        (3, {"split": "train"}, "No row has the split 'validation'"),
+        (3, {"split": "train"}, "empty split: no row has the split 'validation'"),
         (3, {"image": None}, "no modality"),
         (3, {"id": "a"}, "duplicate id"),
     ],

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
+from torch import Tensor
 
+from tests.training.encoders.exported import assert_exports
 from training.encoders.audio import SpectrogramMask
+from training.encoders.contract import Encoded, Encoder
 from training.encoders.spectrogram import LogMel
+
+SILENCE = {"audio": torch.zeros(2, 4_000), "audio_length": torch.tensor([4_000, 4_000], dtype=torch.int32)}
 
 
 def test_the_spectrogram_finds_a_tone_in_its_band() -> None:
@@ -60,3 +66,29 @@ def test_an_absolute_spectrogram_tells_loud_from_quiet() -> None:
     quiet, _ = picture(0.1 * tone, torch.tensor([4_000]))
     assert abs(float(loud.max()) - 1) < 0.02
     assert abs(float(loud.max() - quiet.max()) - 20 / 80) < 0.01  # 20 of 80 dB
+
+
+@pytest.mark.parametrize("is_relative", [True, False])
+def test_silence_is_a_picture_of_zeros(is_relative: bool) -> None:  # noqa: FBT001
+    picture, valid = LogMel(rate_hz=8_000, bands=40, is_relative=is_relative)(*SILENCE.values())
+    assert valid.all()
+    assert picture.abs().max() == 0
+
+
+def test_the_exported_picture_of_silence_is_the_same() -> None:
+    torch.manual_seed(0)
+    noise = {**SILENCE, "audio": torch.randn_like(SILENCE["audio"])}
+    half = {**SILENCE, "audio": torch.cat([noise["audio"][:1], SILENCE["audio"][1:]])}
+    assert_exports(Pictured(), noise, SILENCE, half)
+
+
+class Pictured(Encoder):
+    """Says the picture itself: what a graph makes of it is not hidden by layers after it."""
+
+    def __init__(self) -> None:
+        super().__init__(width=20, tokens=1)
+        self.picture = LogMel(rate_hz=8_000, bands=20)
+
+    def forward(self, audio: Tensor, audio_length: Tensor) -> Encoded:
+        picture, _ = self.picture(audio, audio_length)
+        return Encoded(tokens=picture.transpose(1, 2), pooled=picture.amax(dim=2))

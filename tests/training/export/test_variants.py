@@ -118,7 +118,7 @@ def out(wide: Recipe, known: Dataset, tmp_path_factory: pytest.TempPathFactory) 
         tokenizer_json=trained.tokenizer_json,
         conformal=trained.calibrated.conformal,
     )
-    fields = (trained.model, trained.tokenizer_json, trained.calibrated, trained.run)
+    fields = (trained.model, wide.labels, trained.tokenizer_json, trained.calibrated, trained.run)
     save_checkpoint(folder, Checkpoint(*fields, found.summary()))
     loaded = load_checkpoint(folder, wide)
     graphs = export_graphs(loaded.model, wide.inputs)

@@ -88,6 +88,7 @@ def test_any_number_of_labels_from_small_encoders_is_served_too(tmp_path: Path) 
         (("--manifest=ROWS",), 2, "--encoder for each modality"),
         (("--manifest=ROWS", "--encoder=smell=plain"), 2, "'smell' is no modality"),
         (("--manifest=ROWS", "--encoder=image"), 2, "is not MODALITY=ENCODER"),
+        (("--manifest=ROWS", "--encoder=image=plain", "--encoder=image=residual"), 2, "two encoders are"),
         (("--manifest=ROWS", "--encoder=image=plain", "--tune=text"), 2, "'text' is to be tuned"),
         (("--manifest=ROWS", "--encoder=text=ngrams", "--fit=pad"), 2, "the fit 'pad' is for images"),
         (("--manifest=ROWS", "--encoder=image=plain", "--name=Big"), 2, "'Big' is no name"),
