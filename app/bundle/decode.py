@@ -27,6 +27,7 @@ from app.bundle.errors import (
     TextTooLong,
     UnsupportedMedia,
 )
+from app.bundle.jpeg import check_scans
 from app.bundle.manifest import AudioInput, ImageInput, Modality, TextInput
 from app.bundle.wav import is_wav, parse_wav
 
@@ -59,6 +60,8 @@ def decode_image(body: bytes, spec: ImageInput, *, hold: Hold = unbounded) -> ND
     kind = _image_kind(body)
     if kind is None:
         raise UnsupportedMedia("The image is not JPEG, PNG or WebP. Send one of these.", part="image")
+    if kind == "JPEG":
+        check_scans(body)
     try:
         with Image.open(BytesIO(body), formats=(kind,)) as image:
             _check_pixels(image.size, spec)
