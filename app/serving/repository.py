@@ -114,7 +114,7 @@ class Repository:
 
     def expected_costs(self) -> CostModel:
         """Of the dearest live model: what to expect of a request that is not read yet."""
-        dearest = max(self, key=lambda model: model.costs.mean_row_s, default=None)
+        dearest = max(self, key=lambda model: model.costs.lone_row_s, default=None)
         return dearest.costs if dearest else CostModel()
 
     # --- for operators ----------------------------------------------------------------------
