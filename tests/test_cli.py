@@ -151,6 +151,16 @@ def test_healthcheck_asks_the_server(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
+    ("setting", "value"), [("TRICHORD_PORT", "http"), ("TRICHORD_CORS_ORIGINS", "https://x.org")]
+)
+def test_healthcheck_says_in_one_sentence_which_setting_is_wrong(setting: str, value: str) -> None:
+    done = trichord("healthcheck", **{setting: value})
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"trichord: {setting}: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("environment", "code", "sentence"),
     [
         ({"TRICHORD_DEVICE": "tpu"}, 4, "'tpu' is not a device."),
@@ -158,6 +168,8 @@ def test_healthcheck_asks_the_server(server: Server) -> None:
         ({"TRICHORD_DEFAULT_MODEL": "huge"}, 4, "The default model 'huge' is not live."),
         ({"TRICHORD_PORT": "http"}, 2, "TRICHORD_PORT: Input should be a valid integer"),
         ({"TRICHORD_MAX_ROWS": "0"}, 2, "TRICHORD_MAX_ROWS: Input should be greater than"),
+        ({"TRICHORD_CORS_ORIGINS": "https://x.org"}, 2, "TRICHORD_CORS_ORIGINS: "),
+        ({"TRICHORD_CORS_ORIGINS": '["https://x.org/y"]'}, 2, "TRICHORD_CORS_ORIGINS_0: String should match"),
     ],
 )
 def test_serve_says_in_one_sentence_why_it_cannot_start(
