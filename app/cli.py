@@ -45,12 +45,9 @@ def serve(
     workers: Annotated[int | None, typer.Option(help="Serving processes [env: TRICHORD_WORKERS]")] = None,
 ) -> None:
     """Serve every bundle in a folder over HTTP. Options win over the environment (see docs/settings.md)."""
-    from pydantic import ValidationError
-
     from app import logs
     from app.jobs.errors import FolderTaken, StoreFailed
     from app.jobs.folder import owned
-    from app.settings import Settings
 
     given: dict[str, Any] = {
         "host": host,
@@ -59,11 +56,7 @@ def serve(
         "device": device,
         "workers": workers,
     }
-    try:
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        _fail(f"TRICHORD_{'_'.join(map(str, first['loc'])).upper()}: {first['msg']}.", code=2)
+    settings = _settings(**{name: value for name, value in given.items() if value is not None})
     logs.configure(style=settings.log_format, level=settings.log_level)
     ports = [settings.port] if settings.admin_port is None else [settings.port, settings.admin_port]
     listeners = [_listen(settings.host, port) for port in ports]
@@ -228,9 +221,7 @@ def healthcheck() -> None:
     """Ask the server that runs here whether it is ready: exit code 0 or 1. For containers, without curl."""
     from http.client import HTTPConnection, HTTPException
 
-    from app.settings import Settings
-
-    settings = Settings()
+    settings = _settings()
     host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104 - compared, not bound
     connection = HTTPConnection(host, settings.port, timeout=3)
     try:
@@ -242,6 +233,19 @@ def healthcheck() -> None:
         connection.close()
     if status != 200:
         _fail(f"The server at {host}:{settings.port} is not ready.", code=1)
+
+
+def _settings(**given: Any) -> Any:
+    """The environment's, but for what is given; one sentence and exit code 2 if one is wrong."""
+    from pydantic import ValidationError
+
+    from app.settings import Settings
+
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        _fail(f"TRICHORD_{'_'.join(map(str, first['loc'])).upper()}: {first['msg']}.", code=2)
 
 
 def _listen(host: str, port: int, *, is_shared: bool = False) -> socket.socket:

@@ -12,7 +12,8 @@ from typing import Literal
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
-_TRACEBACK = ExceptionDictTransformer(show_locals=False)  # locals are requests, with their keys and inputs
+# Without locals in either style: those are requests, with their keys and inputs.
+_TRACEBACK = ExceptionDictTransformer(show_locals=False)
 
 
 def configure(*, style: Literal["auto", "json", "console"], level: str) -> None:
@@ -27,7 +28,7 @@ def configure(*, style: Literal["auto", "json", "console"], level: str) -> None:
     last: list[structlog.types.Processor] = (
         [structlog.processors.ExceptionRenderer(_TRACEBACK), structlog.processors.JSONRenderer()]
         if as_json
-        else [structlog.dev.ConsoleRenderer()]
+        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     )
     shared.append(_without_color_message)
     remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
-def _usable_cores() -> int:
-    """Cores that this process may use; a container may see more than it is allowed."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def usable_cores(*, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Cores that this process may use: a container sees all of the machine's, however few it is given."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, _quota_cores(cgroup))))
+
+
+def _quota_cores(cgroup: Path) -> float:
+    """The share of processor time that the kernel grants, in cores; infinity without a limit."""
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # of cgroup v2, of v1
+        try:
+            quota, period = " ".join((cgroup / file).read_text() for file in files).split()
+        except (OSError, ValueError):
+            continue
+        if quota.isdecimal() and period.isdecimal():  # not so: "max" in v2, -1 in v1
+            return int(quota) / int(period)
+    return math.inf
 
 
 def _fitting_workers(given: dict[str, Any]) -> int:
@@ -21,7 +36,7 @@ def _fitting_workers(given: dict[str, Any]) -> int:
 
     Python runs one thread at a time, so a single process leaves a second core half idle.
     """
-    device, cores = given.get("device", "auto"), _usable_cores()
+    device, cores = given.get("device", "auto"), usable_cores()
     is_cpu = device == "cpu" or (device == "auto" and not _has_gpu_runtime())
     return max(min(cores, 4), cores // 4) if is_cpu else 1
 
@@ -36,7 +51,7 @@ def _has_gpu_runtime() -> bool:
 
 def _share_of_cores(given: dict[str, Any]) -> int:
     workers: int = given.get("workers", 1)
-    return max(1, _usable_cores() // workers)
+    return max(1, usable_cores() // workers)
 
 
 def share_metrics_in(folder: Path) -> None:
@@ -47,6 +62,19 @@ def share_metrics_in(folder: Path) -> None:
 def _decoders(given: dict[str, Any]) -> int:
     """One more than this process has cores: between native steps a decoder waits for the interpreter."""
     return _share_of_cores(given) + 1
+
+
+def _parsed(value: object) -> object:
+    """JSON, as the environment holds it; what is none is a wrong value, and no other error."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError("Input should be a JSON list") from None
+
+
+_Origin = Annotated[str, Field(pattern=r"^https?://[^/*]+$")]
 
 
 class Settings(BaseSettings):
@@ -144,7 +172,7 @@ class Settings(BaseSettings):
     requests_per_second: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Most requests of each key, with bursts of two seconds' worth."
     )
-    cors_origins: tuple[Annotated[str, Field(pattern=r"^https?://[^/*]+$")], ...] = Field(
+    cors_origins: Annotated[tuple[_Origin, ...], NoDecode, BeforeValidator(_parsed)] = Field(
         (), description="Web pages of other hosts that may ask, as a JSON list of origins."
     )
     log_format: Literal["auto", "json", "console"] = Field(

@@ -118,7 +118,9 @@ class Workers:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
-            yield self._slots.pop(pid), os.waitstatus_to_exitcode(status)
+            slot = self._slots.pop(pid, None)
+            if slot is not None:  # as the first process of a container it inherits what others leave behind
+                yield slot, os.waitstatus_to_exitcode(status)
 
     def _kill_silent(self) -> None:
         """A worker whose event loop does not turn answers nobody, and would not even stop when told to."""

@@ -84,6 +84,21 @@ def test_verify_refuses_in_one_sentence(copy: Path, spoil: object, sentence: str
     assert done.stderr.count("\n") == 1
 
 
+def test_verify_says_in_one_sentence_what_no_file_shows(tmp_path: Path) -> None:
+    """Every byte as recorded, and still it cannot be read or run."""
+    bundle = tiny.make()
+    narrow = tiny.graph(tiny.IMAGE_GRAPH.replace("[rows,8,8,3]", "[rows,9,9,3]"))
+    for name, file, body, sentence in (
+        ("words", "tokenizer.json", b"{}", "tokenizer.json: it is no tokenizer"),
+        ("pixels", "encoders/image.onnx", narrow, "encoders/image.onnx: ONNX Runtime cannot run this graph"),
+        ("case", "golden/red.png", b"\x89PNG\r\n\x1a\n", "golden case 'image' could be read at export"),
+    ):
+        done = trichord("verify", tiny.write_files(tmp_path / name, bundle, bundle.files | {file: body}))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"trichord: {sentence}")
+        assert done.stderr.count("\n") == 1
+
+
 def test_verify_replays_the_golden_cases(tmp_path: Path) -> None:
     """Every byte as recorded, and still another model than the one that was exported."""
     bundle = tiny.make()
@@ -136,6 +151,16 @@ def test_healthcheck_asks_the_server(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
+    ("setting", "value"), [("TRICHORD_PORT", "http"), ("TRICHORD_CORS_ORIGINS", "https://x.org")]
+)
+def test_healthcheck_says_in_one_sentence_which_setting_is_wrong(setting: str, value: str) -> None:
+    done = trichord("healthcheck", **{setting: value})
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"trichord: {setting}: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("environment", "code", "sentence"),
     [
         ({"TRICHORD_DEVICE": "tpu"}, 4, "'tpu' is not a device."),
@@ -143,6 +168,8 @@ def test_healthcheck_asks_the_server(server: Server) -> None:
         ({"TRICHORD_DEFAULT_MODEL": "huge"}, 4, "The default model 'huge' is not live."),
         ({"TRICHORD_PORT": "http"}, 2, "TRICHORD_PORT: Input should be a valid integer"),
         ({"TRICHORD_MAX_ROWS": "0"}, 2, "TRICHORD_MAX_ROWS: Input should be greater than"),
+        ({"TRICHORD_CORS_ORIGINS": "https://x.org"}, 2, "TRICHORD_CORS_ORIGINS: "),
+        ({"TRICHORD_CORS_ORIGINS": '["https://x.org/y"]'}, 2, "TRICHORD_CORS_ORIGINS_0: String should match"),
     ],
 )
 def test_serve_says_in_one_sentence_why_it_cannot_start(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
-from app.settings import Settings
+from app.settings import Settings, usable_cores
 
 PAGE = (Path(__file__).parents[1] / "docs" / "settings.md").read_text()
 
@@ -31,3 +32,31 @@ def test_every_option_is_documented_as_the_code_describes_it(name: str) -> None:
         "cores" if field.default_factory else f"`{field.default}`" if field.default is not None else "none"
     )
     assert f"| `TRICHORD_{name.upper()}` | {default} | {field.description} |" in PAGE
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "100000 100000"}, 1),
+        ({"cpu.max": "5000 100000"}, 1),
+        ({"cpu.max": "max 100000"}, math.inf),
+        ({"cpu/cpu.cfs_quota_us": "150000", "cpu/cpu.cfs_period_us": "100000"}, 2),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, math.inf),
+        ({"cpu.max": ""}, math.inf),
+        ({}, math.inf),
+    ],
+)
+def test_a_container_has_the_cores_that_it_is_given(
+    tmp_path: Path, files: dict[str, str], cores: float
+) -> None:
+    (tmp_path / "cpu").mkdir()
+    for name, content in files.items():
+        (tmp_path / name).write_text(f"{content}\n")
+    everything = usable_cores(cgroup=tmp_path / "nothing")
+    assert usable_cores(cgroup=tmp_path) == min(everything, cores)
+
+
+def test_origins_are_a_json_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRICHORD_CORS_ORIGINS", '["https://x.org", "http://localhost:3000"]')
+    assert Settings().cors_origins == ("https://x.org", "http://localhost:3000")

@@ -7,6 +7,8 @@ import errno
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -196,6 +198,36 @@ def test_a_worker_whose_event_loop_is_blocked_is_replaced(models_dir: Path, tmp_
         assert killed["silent_s"] >= 4
         [replaced] = [line for line in server.log_lines() if "replaced" in line["event"]]
         assert (replaced["slot"], replaced["code"]) == (killed["slot"], -signal.SIGKILL)
+
+
+def test_a_child_that_is_none_of_the_workers_harms_nobody(tmp_path: Path) -> None:
+    """The first process of a container is handed what others leave behind when they end."""
+    said = tmp_path / "said"
+    done = subprocess.run(
+        [sys.executable, "-c", INHERITS, str(said)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert said.read_text() == "done"
+
+
+INHERITS = """
+import os, pathlib, sys, time
+from app.workers import Workers
+
+if os.fork() == 0:
+    time.sleep(0.5)
+    os._exit(3)
+
+def work(slot, beat):
+    time.sleep(2)
+    pathlib.Path(sys.argv[1]).write_text("done")
+    os.kill(os.getppid(), 15)
+    time.sleep(0.2)
+    return 0
+
+code = Workers(1, work, lost=lambda slot: None, timeout_s=0).run()
+sys.exit(code)
+"""
 
 
 def ask_again(one_worker: socket.socket) -> None:

@@ -65,7 +65,7 @@ def batch_router(service: Service, *, max_rows: int) -> APIRouter:
         response_model=schemas.BatchPrediction,
         responses=problems(
             "bad_multipart", "model_not_found", "body_too_large", "unsupported_media_type",
-            "invalid_parameter", "internal", "overloaded",
+            "invalid_parameter", "internal", "overloaded", "deadline_exceeded",
         ),
         openapi_extra={
             "requestBody": {

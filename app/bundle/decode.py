@@ -27,6 +27,7 @@ from app.bundle.errors import (
     TextTooLong,
     UnsupportedMedia,
 )
+from app.bundle.jpeg import check_scans
 from app.bundle.manifest import AudioInput, ImageInput, Modality, TextInput
 from app.bundle.wav import is_wav, parse_wav
 
@@ -36,13 +37,15 @@ _MAX_SIDE: Final = 16_384  # a strip of one pixel by a million passes any pixel 
 _RATES_HZ: Final = range(4_000, 192_001)
 _MAX_CHANNELS: Final = 8
 _BLOCK_FRAMES: Final = 65_536  # decoded at a time, so that a lying header costs one block
+_UNTOLD_FRAMES: Final = 2**63 - 1  # what libsndfile says where a header does not tell
+_LEAST_PART: Final = 0.9  # of the frames that a header promises; encoders count their own delay or do not
 _BROKEN_IMAGE: Final = "The image cannot be decoded. Send a complete JPEG, PNG or WebP file."
 _BROKEN_AUDIO: Final = "The recording cannot be decoded. Send a complete WAV, FLAC, OGG or MP3 file."
 
 
 @dataclass(frozen=True, slots=True)
 class Waveform:
-    """Decoded sound: float32 [frames, channels], finite, in -1..1."""
+    """Decoded sound: float32 [frames, channels], finite, in -1..1; of what was compressed, mixed to one."""
 
     samples: NDArray[np.float32]
     rate_hz: int
@@ -59,6 +62,8 @@ def decode_image(body: bytes, spec: ImageInput, *, hold: Hold = unbounded) -> ND
     kind = _image_kind(body)
     if kind is None:
         raise UnsupportedMedia("The image is not JPEG, PNG or WebP. Send one of these.", part="image")
+    if kind == "JPEG":
+        check_scans(body)
     try:
         with Image.open(BytesIO(body), formats=(kind,)) as image:
             _check_pixels(image.size, spec)
@@ -81,15 +86,13 @@ def decode_audio(body: bytes, spec: AudioInput) -> Waveform:
     _check_bytes(body, limit=spec.max_bytes, part="audio", empty=InvalidAudio)
     if is_wav(body):
         wave = _decode_wav(body, spec)
-    elif body[:4] in (b"fLaC", b"OggS") or body[:3] == b"ID3" or _is_mpeg_frame(body):
-        wave = _decode_compressed(body, spec)
+    elif _is_compressed(stream := _behind_tag(body)):
+        wave = _decode_compressed(stream, spec)
     else:
         raise UnsupportedMedia("The recording is not WAV, FLAC, OGG or MP3. Send one of these.", part="audio")
     if not len(wave.samples):
         raise InvalidAudio("The recording holds no samples. Send one with sound in it.", part="audio")
-    if not np.isfinite(wave.samples).all():
-        raise InvalidAudio("The recording holds samples that are not numbers. Export it again.", part="audio")
-    return Waveform(samples=np.clip(wave.samples, -1, 1), rate_hz=wave.rate_hz)
+    return Waveform(samples=_clipped(wave.samples), rate_hz=wave.rate_hz)
 
 
 def decode_text(body: bytes, spec: TextInput) -> str:
@@ -201,22 +204,39 @@ def _decode_compressed(body: bytes, spec: AudioInput) -> Waveform:
                 raise UnsupportedMedia(
                     "The recording is not WAV, FLAC, OGG or MP3. Send one of these.", part="audio"
                 )
+            if sound.frames == _UNTOLD_FRAMES:
+                raise InvalidAudio(
+                    "The recording does not say how long it is. Write it to a file that can be rewound.",
+                    part="audio",
+                )
             _check_sound(frames=sound.frames, rate_hz=sound.samplerate, channels=sound.channels, spec=spec)
-            return Waveform(samples=_read_blocks(sound, spec), rate_hz=sound.samplerate)
+            samples = _read_mixed(sound, spec)
+            if len(samples) < _LEAST_PART * sound.frames and _tells_length(sound.format, body):
+                raise InvalidAudio(
+                    "The recording ends before its header says. Send the complete recording.", part="audio"
+                )
+            return Waveform(samples=samples, rate_hz=sound.samplerate)
     except (UnsupportedMedia, AudioTooLong, InvalidAudio):
         raise
     except Exception as error:  # a decoder may raise anything on hostile bytes; its words stay here
         raise InvalidAudio(_BROKEN_AUDIO, part="audio") from error
 
 
-def _read_blocks(sound: soundfile.SoundFile, spec: AudioInput) -> NDArray[np.float32]:
+def _read_mixed(sound: soundfile.SoundFile, spec: AudioInput) -> NDArray[np.float32]:
+    """float32 [frames, 1]. Mixed block by block: channels of silence are small only while compressed."""
     blocks: list[NDArray[np.float32]] = []
     frames = 0
     while len(block := sound.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
         frames += len(block)
         _check_seconds(frames, sound.samplerate, spec)
-        blocks.append(block)
-    return np.concatenate(blocks) if blocks else np.zeros((0, sound.channels), np.float32)
+        blocks.append(_clipped(block).mean(axis=1, dtype=np.float32, keepdims=True))
+    return np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32)
+
+
+def _clipped(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not np.isfinite(samples).all():
+        raise InvalidAudio("The recording holds samples that are not numbers. Export it again.", part="audio")
+    return np.clip(samples, -1, 1)
 
 
 def _check_sound(*, frames: int, rate_hz: int, channels: int, spec: AudioInput) -> None:
@@ -238,6 +258,26 @@ def _check_seconds(frames: int, rate_hz: int, spec: AudioInput) -> None:
             "Send a shorter one.",
             part="audio",
         )
+
+
+def _behind_tag(body: bytes) -> bytes:
+    """Without the ID3 tag in front: behind one, the decoder would look for any of its many formats."""
+    if body[:3] != b"ID3" or len(body) < 10:
+        return body
+    size = 0
+    for byte in body[6:10]:  # seven bits in each
+        size = size << 7 | byte & 0x7F
+    has_footer = bool(body[5] & 0x10)
+    return body[10 + size + 10 * has_footer :]
+
+
+def _is_compressed(body: bytes) -> bool:
+    return body[:4] in (b"fLaC", b"OggS") or _is_mpeg_frame(body)
+
+
+def _tells_length(kind: str, body: bytes) -> bool:
+    """An MP3 with none of these notes in its first frame does not: its length is guessed from the frame."""
+    return kind != "MP3" or any(note in body[:64] for note in (b"Xing", b"Info", b"VBRI"))
 
 
 def _is_mpeg_frame(body: bytes) -> bool:

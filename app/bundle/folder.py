@@ -34,8 +34,15 @@ class Bundle:
 def read_bundle(folder: Path) -> Bundle:
     """Read and verify a bundle.
 
-    Raises ManifestInvalid or BundleCorrupt, naming the file: missing, changed, extra, or a link.
+    Raises ManifestInvalid or BundleCorrupt, naming the file: missing, changed, extra, unreadable, or a link.
     """
+    try:
+        return _read_bundle(folder)
+    except OSError as error:
+        raise BundleCorrupt("it cannot be read. Check its permissions.", file=folder.name) from error
+
+
+def _read_bundle(folder: Path) -> Bundle:
     if not (folder / MANIFEST_FILE).is_file():
         raise ManifestInvalid(
             "it is not there, so this folder is not a bundle.",

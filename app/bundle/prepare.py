@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from app.bundle.budget import Hold, unbounded
 from app.bundle.decode import Waveform, decode_audio, decode_image, decode_text
-from app.bundle.errors import InvalidText, NoModality, UnreadModality
+from app.bundle.errors import BundleCorrupt, InvalidText, NoModality, UnreadModality
 from app.bundle.manifest import AudioInput, ImageInput, Inputs, Modality, Resample, TextInput
 from app.bundle.sample import InputWarning, RawInputs, Sample
 
@@ -56,8 +56,9 @@ class TextPreparer:
     """Tokenize as one bundle does. Safe to share between threads: nothing is configured after opening."""
 
     def __init__(self, tokenizer_json: bytes, spec: TextInput) -> None:
+        """Raises BundleCorrupt."""
         self._spec = spec
-        self._tokenizer = Tokenizer.from_buffer(tokenizer_json)
+        self._tokenizer = _tokenizer(tokenizer_json, spec)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()  # truncation is ours, and reported
         self._tokenizer.encode_special_tokens = True  # a "[PAD]" that someone types is five characters
@@ -65,8 +66,12 @@ class TextPreparer:
 
     def __call__(self, text: str) -> tuple[NDArray[np.int32], tuple[InputWarning, ...]]:
         """Token ids int32 [tokens], and a warning where the model reads only the beginning."""
-        # encode_batch and not encode: only the former lets other threads run.
-        [encoding] = self._tokenizer.encode_batch([text])
+        try:  # encode_batch and not encode: only the former lets other threads run.
+            [encoding] = self._tokenizer.encode_batch([text])
+        except Exception as error:  # all that the library raises, as for a word it knows no token for
+            raise BundleCorrupt(
+                "it fails to tokenize a text. Export the bundle again.", file=self._spec.tokenizer
+            ) from error
         ids = np.array(encoding.ids[: self._spec.max_tokens], dtype=np.int32)
         if not len(ids):
             raise InvalidText("The text holds nothing that this model reads. Write words.", part="text")
@@ -74,6 +79,20 @@ class TextPreparer:
             return ids, ()
         message = f"Only the first {len(ids)} of {len(encoding.ids)} tokens were read."
         return ids, (InputWarning(part="text", code="truncated", message=message),)
+
+
+def _tokenizer(body: bytes, spec: TextInput) -> Tokenizer:
+    """Raises BundleCorrupt."""
+    try:
+        tokenizer = Tokenizer.from_buffer(body)
+    except ValueError as error:
+        raise BundleCorrupt(
+            "it is no tokenizer that this version of the tokenizers library reads. Export the bundle again.",
+            file=spec.tokenizer,
+        ) from error
+    if not tokenizer.get_vocab_size():
+        raise BundleCorrupt("its vocabulary is empty. Export the bundle again.", file=spec.tokenizer)
+    return tokenizer
 
 
 class Preparer:

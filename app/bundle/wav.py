@@ -16,11 +16,7 @@ from app.bundle.errors import InvalidAudio, UnsupportedMedia
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _SUBFORMAT_TAIL = bytes.fromhex("000000001000800000aa00389b71")  # after the tag, the same in every GUID
-_STREAMED = (
-    0,
-    0x7FFFFFFF,
-    0xFFFFFFFF,
-)  # a writer that could not seek back leaves one of these as data size
+_STREAMED_FROM = 0x7FFF0000  # a writer that could not seek back leaves 0 or about 2 or 4 GiB as data size
 _MAX_CHUNKS = 64  # real files have under ten; a header of thousands is an attack on patience
 
 
@@ -86,11 +82,28 @@ def _parse_data(rest: memoryview, size: int, form: WavFormat | None) -> Wav:
             "The WAV header does not say how samples are stored. Send a complete recording.",
             part="audio",
         )
-    if size > len(rest) and size not in _STREAMED:
+    is_streamed = size >= _STREAMED_FROM or (size == 0 and not _is_chunks(rest))
+    if size > len(rest) and not is_streamed:
         raise InvalidAudio(
             "The WAV file ends before its header says. Send the complete recording.", part="audio"
         )
-    return Wav(format=form, data=rest if size in _STREAMED else rest[:size])
+    return Wav(format=form, data=rest if is_streamed else rest[:size])
+
+
+def _is_chunks(rest: memoryview) -> bool:
+    """Whether this is notes behind no samples: whole chunks with names in letters, up to the end."""
+    offset = 0
+    for _ in range(_MAX_CHUNKS):
+        if offset + 8 > len(rest):
+            break
+        name, size = struct.unpack_from("<4sI", rest, offset)
+        if not (name.isascii() and name.decode().isprintable()):
+            break
+        offset += 8 + size
+        if offset in (len(rest), len(rest) - size % 2):
+            return True
+        offset += size % 2
+    return False
 
 
 def _parse_format(chunk: bytes) -> WavFormat:

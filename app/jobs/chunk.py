@@ -131,7 +131,9 @@ class Answering:
                 async with self._pace.row():
                     answers[place] = await self._answer(row, model, top_k)
 
-        at_once = max(1, min(int(_RUN_S / max(model.costs.mean_row_s, 1e-6)), _MOST_AT_ONCE))
+        costs = model.costs
+        at_once = int((_RUN_S - costs.launch_s) / max(costs.mean_row_s, 1e-6))
+        at_once = max(1, min(at_once, _MOST_AT_ONCE))
         async with asyncio.TaskGroup() as tasks:
             for _ in range(at_once):
                 tasks.create_task(lane(todo))

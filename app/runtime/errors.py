@@ -3,6 +3,7 @@
 * RuntimeFault: the operator must act
   + DeviceUnavailable     the device that was asked for is not there
   + GraphInvalid          ONNX Runtime refuses a graph, or its inputs and outputs are not the contract's
+  + RunFailed             ONNX Runtime gave up while it ran a graph: the graph, the memory or the driver
   + GoldenMismatch        the bundle answers otherwise than when it was exported
   + GraphsDisagree        a row is answered otherwise in a batch, or by the fused graph
 * NonFiniteOutput         the model gave NaN or infinity for a row
@@ -21,6 +22,10 @@ class DeviceUnavailable(RuntimeFault):
 
 class GraphInvalid(RuntimeFault):
     """A graph is not what the manifest says."""
+
+
+class RunFailed(RuntimeFault):
+    """A graph was loaded, and running it failed."""
 
 
 class GoldenMismatch(RuntimeFault):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.bundle.conformal import set_bounds
+from app.bundle.errors import InputError
 from app.bundle.folder import Bundle
-from app.bundle.golden import TOLERANCE, load_golden
+from app.bundle.golden import TOLERANCE, GoldenCase, load_golden
 from app.bundle.interpret import RowOutputs
 from app.bundle.manifest import Manifest, subset_name
 from app.bundle.sample import Sample
@@ -23,16 +24,15 @@ class Replay:
 
 
 def golden_samples(bundle: Bundle, predictor: Predictor) -> list[Sample]:
-    """The golden inputs, prepared, in their order."""
-    cases = load_golden(bundle.manifest, bundle.files)
-    return [predictor.prepare(case.raw(bundle.files)) for case in cases]
+    """The golden inputs, prepared, in their order. Raises GoldenMismatch for one that cannot be read."""
+    return [_prepared(case, bundle, predictor) for case in load_golden(bundle.manifest, bundle.files)]
 
 
 def replay(bundle: Bundle, predictor: Predictor) -> Replay:
     """Answer every golden case, alone and all in one batch.
 
-    Raises GoldenMismatch, naming the case, if a probability is off by more than the tolerance, or if a
-    conformal set is not the one that the manifest's thresholds give.
+    Raises GoldenMismatch, naming the case, if it cannot be read, if a probability is off by more than the
+    tolerance, or if a conformal set is not the one that the manifest's thresholds give.
     """
     cases = load_golden(bundle.manifest, bundle.files)
     samples = golden_samples(bundle, predictor)
@@ -50,6 +50,15 @@ def replay(bundle: Bundle, predictor: Predictor) -> Replay:
             largest = max(largest, difference)
             _check_set(case.name, sample, answer, bundle.manifest)
     return Replay(cases=len(cases), largest_difference=largest)
+
+
+def _prepared(case: GoldenCase, bundle: Bundle, predictor: Predictor) -> Sample:
+    try:
+        return predictor.prepare(case.raw(bundle.files))
+    except InputError as error:
+        raise GoldenMismatch(
+            f"golden case '{case.name}' could be read at export and cannot be here: {error.message}"
+        ) from error
 
 
 def _check_set(case: str, sample: Sample, answer: RowOutputs, manifest: Manifest) -> None:

@@ -156,8 +156,16 @@ class Predictor:
             )
         if _SET in names and fused[_SET].dtype != np.bool_:
             raise GraphInvalid(f"{graph}: the output '{_SET}' is not bool. Export the bundle again.")
-        if any(len(fused[name]) != rows for name in names):
-            raise GraphInvalid(f"{graph}: {rows} rows went in, another number came out.")
+        labels = len(self.manifest.labels)
+        shapes = {
+            "logits": (rows, labels),
+            "probabilities": (rows, labels),
+            "embedding": (rows, self.manifest.fusion.embedding),
+            "modality_probabilities": (rows, len(self.manifest.inputs.names), labels),
+            _SET: (rows, labels),
+        }
+        for name in names:
+            _check_shape(fused[name], shapes[name], output=name, graph=graph)
 
     def _rows(self, fused: Arrays, encoded: list[tuple[NDArray[np.float32], ...]]) -> list[RowOutputs]:
         """What the fusion graph put out, row by row, each with its features."""
@@ -168,10 +176,23 @@ class Predictor:
     def _encode(self, run: EncoderRun, features: dict[Modality, NDArray[np.float32]]) -> PartRun:
         """Write the run's features into the rows that brought its modality."""
         started_s = time.perf_counter()
-        encoded = self._encoders[run.modality].run(run.inputs)["features"]
+        ran = self._encoders[run.modality].run(run.inputs)
         seconds = time.perf_counter() - started_s
+        encoder = self.manifest.inputs.encoder(run.modality)
+        if "features" not in ran:
+            raise GraphInvalid(f"{encoder.encoder}: the graph has no output 'features'. Export it again.")
+        encoded = ran["features"]
+        _check_shape(encoded, (len(run.rows), encoder.features), output="features", graph=encoder.encoder)
         features[run.modality][run.rows] = encoded
         return PartRun(run.modality, len(run.rows), run.length, run.padding, seconds)
+
+
+def _check_shape(values: NDArray[np.generic], shape: tuple[int, ...], *, output: str, graph: str) -> None:
+    if values.shape != shape:
+        raise GraphInvalid(
+            f"{graph}: the output '{output}' has the shape {list(values.shape)}, and the manifest says "
+            f"{list(shape)}. Export the bundle again."
+        )
 
 
 def _less(samples: list[Sample]) -> Iterator[_Less]:

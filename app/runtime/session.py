@@ -19,7 +19,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # noqa: TID251 - said to a 
 import onnxruntime
 
 from app.bundle.sample import Arrays
-from app.runtime.errors import DeviceUnavailable, GraphInvalid
+from app.runtime.errors import DeviceUnavailable, GraphInvalid, RunFailed
 
 _CUDA_OPTIONS = {
     "cudnn_conv_algo_search": "HEURISTIC",  # exhaustive search stalls at every new batch shape
@@ -30,7 +30,9 @@ _CUDA_OPTIONS = {
 class Session(Protocol):
     """A graph that runs."""
 
-    def run(self, inputs: Arrays) -> Arrays: ...
+    def run(self, inputs: Arrays) -> Arrays:
+        """Raises GraphInvalid or RunFailed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def find_device(wanted: str) -> Device:
     if wanted == "cpu" or (wanted == "auto" and not has_cuda):
         return Device("cpu")
     kind, _, index = wanted.partition(":")
-    if kind not in ("auto", "cuda") or not (index or "0").isdigit():
+    if kind not in ("auto", "cuda") or not _is_number(index or "0"):
         raise DeviceUnavailable(f"'{wanted}' is not a device. Use auto, cpu, cuda or cuda:N.")
     if not has_cuda:
         raise DeviceUnavailable(
@@ -61,6 +63,10 @@ def find_device(wanted: str) -> Device:
             "trichord[cpu], or set the device to cpu."
         )
     return Device("cuda", int(index or 0))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def open_session(graph: bytes, *, name: str, device: Device, threads: int) -> Session:
@@ -80,9 +86,11 @@ def open_session(graph: bytes, *, name: str, device: Device, threads: int) -> Se
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=_providers(device))
     except Exception as error:  # ONNX Runtime's errors share no base class
-        reason = str(error).splitlines()[0]
-        raise GraphInvalid(f"{name}: ONNX Runtime cannot load this graph on {device}: {reason}") from error
+        raise GraphInvalid(
+            f"{name}: ONNX Runtime cannot load this graph on {device}: {_first_line(error)}"
+        ) from error
     _refuse_fallback(session, device)
+    session.disable_fallback()  # which would go on, on the CPU, when a run on the GPU fails
     return _OrtSession(session, name)
 
 
@@ -117,5 +125,14 @@ class _OrtSession:
             raise GraphInvalid(
                 f"{self._name}: the graph's inputs are {sorted(self._inputs)}, not {sorted(inputs)}."
             )
-        values: list[NDArray[np.generic]] = self._session.run(self._outputs, inputs)
+        try:
+            values: list[NDArray[np.generic]] = self._session.run(self._outputs, inputs)
+        except Exception as error:  # as above: no base class, and ValueError for inputs of another type
+            raise RunFailed(
+                f"{self._name}: ONNX Runtime cannot run this graph: {_first_line(error)}"
+            ) from error
         return dict(zip(self._outputs, values, strict=True))
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

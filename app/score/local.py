@@ -25,7 +25,7 @@ from app.bundle.manifest import Manifest
 from app.bundle.sample import Sample
 from app.rows.errors import Unreadable
 from app.rows.row import Row
-from app.runtime.errors import NonFiniteOutput, RuntimeFault
+from app.runtime.errors import GraphInvalid, NonFiniteOutput
 from app.runtime.predictor import Predictor
 from app.runtime.session import Device
 from app.score.columns import answer
@@ -156,7 +156,7 @@ class LocalEngine:
         """None for a row that the graphs cannot run. One bad row must not cost its neighbours."""
         try:
             return list(self._predictor.run(samples))
-        except RuntimeFault as error:  # no row would fare better
+        except GraphInvalid as error:  # no row would fare better
             raise EngineLost(str(error)) from error
         except Exception:
             if len(samples) == 1:

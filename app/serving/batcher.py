@@ -10,8 +10,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar, cast
 
@@ -221,11 +221,17 @@ class Batcher(Generic[In, Out]):
         now_s = self._clock()
         reply = self._enqueue(ticket, work, value, cost_s=cost_s, now_s=now_s)
         self._arrival.set()
+        async with self.in_time(ticket):
+            return await reply
+
+    @asynccontextmanager
+    async def in_time(self, ticket: Ticket[Job[In, Out]]) -> AsyncIterator[None]:
+        """Leave the block at the row's deadline. Raises DeadlineExceeded."""
         try:
-            async with asyncio.timeout(ticket.deadline_s - now_s):
-                return await reply
+            async with asyncio.timeout(self.left_s(ticket)):
+                yield
         except TimeoutError:
-            raise _deadline_exceeded() from None
+            raise deadline_exceeded() from None
 
     async def submit_all(
         self, work: Work[In, Out], rows: Sequence[tuple[Ticket[Job[In, Out]], In, float]]
@@ -263,7 +269,7 @@ class Batcher(Generic[In, Out]):
             self._arrival.clear()
             taken = self._schedule.take(self._clock())
             for ticket in taken.expired:
-                _job(ticket).fail(_deadline_exceeded())
+                _job(ticket).fail(deadline_exceeded())
             if taken.batch:
                 await self._run(taken.batch)
             else:
@@ -313,7 +319,7 @@ def _job(ticket: Ticket[Job[In, Out]]) -> Job[In, Out]:
 
 def _settled(reply: asyncio.Future[Batched[Out]]) -> Batched[Out] | Exception:
     if not reply.done():
-        return _deadline_exceeded()
+        return deadline_exceeded()
     error = reply.exception()
     if error is None:
         return reply.result()
@@ -321,5 +327,6 @@ def _settled(reply: asyncio.Future[Batched[Out]]) -> Batched[Out] | Exception:
     return error
 
 
-def _deadline_exceeded() -> DeadlineExceeded:
+def deadline_exceeded() -> DeadlineExceeded:
+    """What is said to whoever has no time left."""
     return DeadlineExceeded("There was no time left to answer. Allow more, or send less at once.")

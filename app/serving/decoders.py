@@ -1,16 +1,18 @@
 """Threads that decode: what is urgent overtakes what can wait, as it does in front of the executor.
 
-And as there, what can wait is owed its share however much is urgent: here of the threads' time.
+And as there, what can wait is owed its share however much is urgent: here of the threads' time. And as there
+they are daemons, unlike a pool's threads: a call that takes minutes does not keep the process from ending.
 """
 
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
 from app.serving.schedule import BATCH_SHARE, Priority
@@ -22,12 +24,13 @@ _OWED: Final = BATCH_SHARE / (1 - BATCH_SHARE)  # of each second that urgent cal
 
 
 class Decoders:
-    """A pool with a queue for each class."""
+    """A pool with a queue for each class. Its threads start with the first call."""
 
     def __init__(self, threads: int, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self.threads = threads
         self._clock = clock
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._turns: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._pool: list[threading.Thread] = []
         self._urgent: deque[_Call] = deque()
         self._patient: deque[_Call] = deque()
         self._owed_s = 0.0  # to patient calls; below 0 if they had more
@@ -37,15 +40,30 @@ class Decoders:
     async def call(self, function: Callable[[T], U], argument: T, *, priority: Priority) -> U:
         """Wait for `function(argument)`, or raise what it raised."""
         done: Future[U] = Future()
-        queue = self._urgent if priority is Priority.INTERACTIVE else self._patient
+        calls = self._urgent if priority is Priority.INTERACTIVE else self._patient
         with self._lock:
-            queue.append((done, function, argument))
-        self._pool.submit(self._next)
+            calls.append((done, function, argument))
+            if not self._pool:
+                self._start()
+        self._turns.put(self._next)
         return await asyncio.wrap_future(done)
 
     def close(self) -> None:
-        """End the threads after the calls that wait."""
-        self._pool.shutdown()
+        """End the threads after the calls that wait. Waits for none of them."""
+        for _ in self._pool:
+            self._turns.put(None)
+
+    def _start(self) -> None:
+        self._pool = [
+            threading.Thread(target=self._work, name=f"decode-{number}", daemon=True)
+            for number in range(self.threads)
+        ]
+        for thread in self._pool:
+            thread.start()
+
+    def _work(self) -> None:
+        while (turn := self._turns.get()) is not None:
+            turn()
 
     def _next(self) -> None:
         """One of the calls that wait: each that came has brought a turn."""

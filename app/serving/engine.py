@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Self, TypeVar
 
 from app.bundle.interpret import Prediction, RowOutputs
 from app.bundle.manifest import Modality
 from app.bundle.sample import InputWarning, RawInputs, Sample
-from app.serving.batcher import Batched, Batcher, Job, Observer
+from app.serving.batcher import Batched, Batcher, Job, Observer, deadline_exceeded
 from app.serving.cache import Encodings, FeatureCache, Lookup
 from app.serving.cost import CostModel
 from app.serving.decoders import Decoders
@@ -126,10 +126,6 @@ class Engine:
                 await asyncio.sleep(wait_s)
             yield place
 
-    async def prepare(self, model: LiveModel, raw: RawInputs, *, priority: Priority) -> Sample:
-        """Decode in a thread, so that neither the event loop nor the executor waits for it."""
-        return await self.in_thread(model.predictor.prepare, raw, priority=priority)
-
     async def in_thread(self, function: Callable[[T], U], argument: T, *, priority: Priority) -> U:
         """Wait for `function(argument)` in a thread that decodes, or raise what it raised."""
         return await self.decoders.call(function, argument, priority=priority)
@@ -163,19 +159,27 @@ class Place:
     def with_more(self, rows: int) -> Iterator[list[Place]]:
         """This place and others for a request that turned out to hold `rows`, by the same deadline.
 
-        All or none: raises Overloaded, Draining or NotReady. Their bytes are counted with the first.
+        All or none: raises Overloaded, Draining or NotReady, or DeadlineExceeded if nobody else is in, so
+        that to try again would not help. Their bytes are counted with the first.
         """
-        batcher, first = self._engine.batcher, self.ticket
         with ExitStack() as stack:
             places = [self]
-            for _ in range(rows - 1):
-                ticket = stack.enter_context(
-                    batcher.admit(
-                        self._costs, priority=first.priority, timeout_s=batcher.left_s(first), size_bytes=0
-                    )
-                )
-                places.append(Place(self._engine, ticket, self._costs))
+            try:
+                while len(places) < rows:
+                    places.append(stack.enter_context(self._another()))
+            except Overloaded:
+                if self._engine.batcher.open_rows > len(places):
+                    raise
+                raise deadline_exceeded() from None
             yield places
+
+    @contextmanager
+    def _another(self) -> Iterator[Place]:
+        batcher, first = self._engine.batcher, self.ticket
+        with batcher.admit(
+            self._costs, priority=first.priority, timeout_s=batcher.left_s(first), size_bytes=0
+        ) as ticket:
+            yield Place(self._engine, ticket, self._costs)
 
     async def answer(
         self, model: LiveModel, raw: RawInputs, *, top_k: int, cached: bool = False, explained: bool = False
@@ -190,12 +194,13 @@ class Place:
         started_s = time.perf_counter()
         keys = {}
         if cached and engine.has_cache:
-            keys = await engine.in_thread(model.encoding_keys, raw, priority=ticket.priority)
+            async with self.in_time():
+                keys = await engine.in_thread(model.encoding_keys, raw, priority=ticket.priority)
         with engine.encodings.claim(keys, lane=ticket.priority) as claim:
             await claim.join(timeout_s=engine.batcher.left_s(ticket))
             rest = claim.rest(raw)
             is_known = claim.ready and not rest.present
-            sample = claim.complete(Sample() if is_known else await self._prepared(model, rest))
+            sample = claim.complete(Sample() if is_known else await self.prepare(model, rest))
             sample = replace(sample, is_explained=explained)
             decode_s = time.perf_counter() - started_s
             batched = await self.run(model, sample)
@@ -204,8 +209,17 @@ class Place:
         timings = Timings(decode_s, batched.queue_s, batched.run_s, prepare_s=sample.prepare_s)
         return Answer(prediction, batched.value, sample.warnings, timings, batched.batch_size, claim.lookups)
 
-    async def _prepared(self, model: LiveModel, raw: RawInputs) -> Sample:
-        return await self._engine.prepare(model, raw, priority=self.priority)
+    async def prepare(self, model: LiveModel, raw: RawInputs) -> Sample:
+        """Decode in a thread, so that neither the event loop nor the executor waits for it.
+
+        Raises InputError or DeadlineExceeded.
+        """
+        async with self.in_time():
+            return await self._engine.in_thread(model.predictor.prepare, raw, priority=self.priority)
+
+    def in_time(self) -> AbstractAsyncContextManager[None]:
+        """Leave the block at the row's deadline. Raises DeadlineExceeded."""
+        return self._engine.batcher.in_time(self.ticket)
 
     async def run(self, model: LiveModel, sample: Sample) -> Batched[RowOutputs]:
         """Run a row that is prepared. Raises DeadlineExceeded, or what the model raised for it."""

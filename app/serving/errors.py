@@ -9,6 +9,7 @@
   + ModelAmbiguous    several models are live and none was named
   + LoadFailed        an operator's change could not be made
 * NoLiveModel         the operator must act: there is nothing to serve
+* FolderUnreadable    likewise: the models folder cannot be listed, or is empty all of a sudden
 """
 
 from __future__ import annotations
@@ -57,3 +58,7 @@ class LoadFailed(ServingError):
 
 class NoLiveModel(Exception):
     """No bundle could be brought to life at start."""
+
+
+class FolderUnreadable(Exception):
+    """What the models folder holds cannot be told; what is live serves on."""

@@ -56,3 +56,4 @@ class Executor:
     def _work(self) -> None:
         while (run := self._calls.get()) is not None:
             run()
+            del run  # and with it what it ran: an unloaded model must not live until the next call

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from app.serving.errors import FolderUnreadable
 from app.serving.repository import Repository
 
 log = logging.getLogger(__name__)
@@ -30,5 +31,7 @@ async def _follow(repository: Repository, every_s: float) -> None:
         await asyncio.sleep(every_s)
         try:
             await asyncio.to_thread(repository.reconcile)
+        except FolderUnreadable as error:
+            log.error("%s What is live serves on.", error)  # noqa: TRY400
         except Exception:  # the next look may find the folder well again; what is live serves on
             log.exception("the models folder could not be followed")

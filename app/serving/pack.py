@@ -17,6 +17,7 @@ from app.bundle.interpret import RowOutputs
 from app.bundle.sample import RawInputs, Sample
 from app.serving.batcher import Batched
 from app.serving.engine import Answer, Engine, Place, Timings
+from app.serving.errors import DeadlineExceeded
 from app.serving.model import LiveModel
 from app.serving.schedule import Priority
 
@@ -77,9 +78,16 @@ class Pack(Generic[T]):
         engine, priority = self._engine, rows[0][0].priority
         started_s = time.perf_counter()
         chunks = _chunks([raw for _, raw in rows], most=chunk_rows)
-        several = await asyncio.gather(
-            *(engine.in_thread(self._decode, (chunk, started_s), priority=priority) for chunk in chunks)
-        )
+        try:
+            async with rows[0][0].in_time():
+                several = await asyncio.gather(
+                    *(
+                        engine.in_thread(self._decode, (chunk, started_s), priority=priority)
+                        for chunk in chunks
+                    )
+                )
+        except DeadlineExceeded as late:  # told at once, and not in a thread: those are what it waited for
+            return [self._tell(first + place, late) for place in range(len(rows))]
         decoded = [one for chunk in several for one in chunk]
         wanted = [
             (place, one.sample)

@@ -105,6 +105,19 @@ def read_plan(folder: Path, default: Plan) -> Plan:
         raise PlanInvalid(f"{folder.name}/{FILE}: {where}: {first['msg']}.") from error
 
 
+def has_plan(folder: Path) -> bool:
+    """Whether the model in this folder has a plan of its own, good or bad."""
+    return (folder / FILE).exists()
+
+
+def remove_plan(folder: Path) -> None:
+    """From now on the default holds. Raises PlanInvalid where the folder cannot be written."""
+    try:
+        (folder / FILE).unlink(missing_ok=True)
+    except OSError as error:
+        raise PlanInvalid(f"{folder.name}/{FILE} cannot be removed.") from error
+
+
 def write_plan(folder: Path, plan: Plan) -> None:
     """Replace the file in one step. Raises PlanInvalid where the folder cannot be written."""
     draft = folder / f".{FILE}-{secrets.token_hex(4)}"

@@ -8,26 +8,28 @@ version that is retired answers the requests that it has and is freed with the l
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from app.bundle.errors import BundleError
-from app.bundle.manifest import MANIFEST_FILE
 from app.runtime.errors import DeviceUnavailable, RuntimeFault
 from app.serving.cost import CostModel
-from app.serving.errors import LoadFailed, ModelAmbiguous, ModelNotFound, NoLiveModel
+from app.serving.errors import FolderUnreadable, LoadFailed, ModelAmbiguous, ModelNotFound, NoLiveModel
 from app.serving.loading import Loader
 from app.serving.model import LiveModel
-from app.serving.plan import Plan, PlanInvalid, read_plan, write_plan
+from app.serving.plan import Plan, PlanInvalid, has_plan, read_plan, remove_plan, write_plan
 
 log = logging.getLogger(__name__)
 
 Key = tuple[str, int]  # name, version
+_Fingerprint = frozenset[tuple[str, int, int, int, int]]  # of every file: path, mode, inode, size, time
 
 
 class State(StrEnum):
@@ -49,10 +51,10 @@ class VersionStatus:
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    """Why a bundle is not loaded; not tried again before its manifest changes."""
+    """Why a bundle is not loaded; not tried again before one of its files changes."""
 
     reason: str
-    fingerprint: tuple[int, ...]
+    fingerprint: _Fingerprint
 
 
 class Repository:
@@ -112,7 +114,7 @@ class Repository:
 
     def expected_costs(self) -> CostModel:
         """Of the dearest live model: what to expect of a request that is not read yet."""
-        dearest = max(self, key=lambda model: model.costs.mean_row_s, default=None)
+        dearest = max(self, key=lambda model: model.costs.lone_row_s, default=None)
         return dearest.costs if dearest else CostModel()
 
     # --- for operators ----------------------------------------------------------------------
@@ -135,24 +137,29 @@ class Repository:
         Raises ModelNotFound, or LoadFailed: a version that the plan labels cannot be served, in which case
         nothing changes, or the plan cannot be written.
         """
-        before = self.plan(name)
+        before, folder = self.plan(name), self._folder / name
+        was_said = has_plan(folder)
         try:
-            write_plan(self._folder / name, plan)
-            self.reconcile()
-            self._require(name, plan)
+            write_plan(folder, plan)
         except PlanInvalid as error:
             raise LoadFailed(str(error)) from error
+        try:
+            self._follow(name, plan)
         except LoadFailed:
-            write_plan(self._folder / name, before)
-            self.reconcile()
+            with suppress(PlanInvalid, FolderUnreadable):  # where nothing can be written nothing was
+                self._put_back(folder, before if was_said else None)
             raise
 
     def load(self, name: str) -> None:
         """Serve the model again, and look for new versions. Raises ModelNotFound or LoadFailed."""
         with self._lock:
             self._refused = {key: bad for key, bad in self._refused.items() if key[0] != name}
-        self.reconcile()
-        self.change(name, self.plan(name).model_copy(update={"enabled": True}))
+        self._follow(name, Plan())
+        plan = self.plan(name)
+        if plan.enabled:
+            self._require(name, plan)
+        else:
+            self.change(name, plan.model_copy(update={"enabled": True}))
         if not any(model == name for model, _ in self._models):
             raise LoadFailed("No version of the model can be served. The index says why.")
 
@@ -182,7 +189,10 @@ class Repository:
 
     def start(self) -> None:
         """Load what the folder holds. Raises NoLiveModel, or DeviceUnavailable."""
-        self.reconcile()
+        try:
+            self.reconcile()
+        except FolderUnreadable as error:
+            raise NoLiveModel(str(error)) from error
         if not self._models:
             bad = "".join(
                 f" {name}/{version}: {why.reason}" for (name, version), why in self._refused.items()
@@ -193,14 +203,55 @@ class Repository:
             raise NoLiveModel(f"The default model '{self._default}' is not live. Live: {live}.")
 
     def reconcile(self) -> None:
-        """Bring the live models in line with the folder. Blocks while versions load."""
+        """Bring the live models in line with the folder. Blocks while versions load.
+
+        Raises FolderUnreadable: then nothing changes.
+        """
         with self._lock:
-            self._on_disk = frozenset(_versions(self._folder))
+            self._on_disk = self._look()
             self._plans = self._read_plans()
             wanted = {key for name in self._disk_names() for key in self._bring_up(name)}
             self._retire(self._models.keys() - wanted)
 
     # --- inside -----------------------------------------------------------------------------
+
+    def _put_back(self, folder: Path, plan: Plan | None) -> None:
+        """None: there was no file."""
+        if plan is None:
+            remove_plan(folder)
+        else:
+            write_plan(folder, plan)
+        self.reconcile()
+
+    def _follow(self, name: str, plan: Plan) -> None:
+        """Reconcile, and see that what the plan labels is live. Raises LoadFailed."""
+        try:
+            self.reconcile()
+        except FolderUnreadable as error:
+            raise LoadFailed("The models folder cannot be read at present.") from error
+        self._require(name, plan)
+
+    def _look(self) -> frozenset[Key]:
+        """The versions in the folder. Raises FolderUnreadable."""
+        try:
+            models = [path for path in self._folder.iterdir() if not path.name.startswith(".")]
+        except OSError as error:
+            raise FolderUnreadable(
+                f"{self._folder}: the folder cannot be read, so no bundle at <name>/<version> can be served."
+            ) from error
+        if self._models and not models:  # to serve nothing any more, models are unloaded
+            raise FolderUnreadable(f"{self._folder}: the folder is empty, as if its volume were not mounted.")
+        return frozenset(key for path in models for key in self._versions(path))
+
+    def _versions(self, model: Path) -> set[Key]:
+        """Folders named by a number; hidden names are bundles still being written."""
+        try:
+            return {(model.name, int(path.name)) for path in model.iterdir() if _is_version(path)}
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+        except OSError as error:  # its neighbours are well
+            log.error("a model's folder cannot be read: %s", error.strerror, extra={"model": model.name})  # noqa: TRY400
+            return {key for key in self._on_disk if key[0] == model.name}
 
     def _read_plans(self) -> dict[str, Plan]:
         plans = {}
@@ -296,16 +347,19 @@ class Repository:
         return sorted({name for name, _ in self._on_disk})
 
 
-def _versions(folder: Path) -> Iterator[Key]:
-    """Folders of the form <name>/<number>; hidden names are bundles still being written."""
-    for path in folder.glob("[!.]*/[1-9]*"):
-        if path.name.isascii() and path.name.isdigit() and path.is_dir():
-            yield path.parent.name, int(path.name)
+def _is_version(path: Path) -> bool:
+    name = path.name
+    return name.isascii() and name.isdigit() and not name.startswith("0") and path.is_dir()
 
 
-def _fingerprint(path: Path) -> tuple[int, ...]:
-    try:
-        seen = (path / MANIFEST_FILE).stat()
-    except OSError:
-        return ()
-    return seen.st_ino, seen.st_size, seen.st_mtime_ns
+def _fingerprint(folder: Path) -> _Fingerprint:
+    """Differs when any file does: a bundle that is copied in place changes until its last byte is there."""
+    return frozenset(_stats(folder))
+
+
+def _stats(folder: Path) -> Iterator[tuple[str, int, int, int, int]]:
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent), *(Path(parent, name) for name in names)):
+            with suppress(OSError):  # gone meanwhile, or not ours to read: the next look compares again
+                seen = path.lstat()
+                yield str(path), seen.st_mode, seen.st_ino, seen.st_size, seen.st_mtime_ns

@@ -57,6 +57,14 @@ class Ticket(Generic[T]):
     def is_open(self) -> bool:
         return self.state is not _State.LEFT
 
+    @property
+    def least_s(self) -> float:
+        """What must be left of its time for it to be run: its cost, but never more than half of its patience.
+
+        An estimate that is far too high is corrected by running such rows, and by nothing else.
+        """
+        return min(self.cost_s, (self.deadline_s - self.arrived_s) / 2)
+
 
 class Refused(Exception):
     """There is no place. `wait_s` is how long what is waiting now will take."""
@@ -151,6 +159,11 @@ class Schedule(Generic[T]):
 
     def leave(self, ticket: Ticket[T]) -> None:
         """The row is over, answered or not. Calling it again does nothing."""
+        if ticket.state is _State.QUEUED:
+            ticket.payload = None  # the ticket may stand in its queue for as long as a run hangs
+        self._close(ticket)
+
+    def _close(self, ticket: Ticket[T]) -> None:
         if ticket.state is _State.LEFT:
             return
         if ticket.state is _State.QUEUED:
@@ -243,13 +256,13 @@ class Schedule(Generic[T]):
         """The oldest row that is wanted and has time left; those before it are dropped here."""
         while queue:
             ticket = queue[0]
-            is_late = ticket.deadline_s <= self._now_s + ticket.cost_s
+            is_late = ticket.deadline_s <= self._now_s + ticket.least_s
             if ticket.is_open and not is_late:
                 return ticket
             queue.popleft()
             if ticket.is_open:
                 self._late.append(ticket)
-                self.leave(ticket)
+                self._close(ticket)
         return None
 
     def _settle(self, batch: list[Ticket[T]]) -> None:

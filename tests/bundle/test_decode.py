@@ -126,6 +126,35 @@ def test_a_large_jpeg_that_is_stretched_keeps_twice_both_sides() -> None:
     assert pixels.shape[:2] == (1200, 1600)  # halved, its height would be 600
 
 
+def progressive(*, more_scans: int = 0, before: bytes = b"") -> bytes:
+    """A picture of Pillow's, and copies of its last scan, which refine nothing any more, behind `before`."""
+    body = encoded(Image.new("L", (64, 64), 90), "JPEG", progressive=True)
+    last = body[body.rindex(b"\xff\xda") : -2]
+    return body[:-2] + before + last * more_scans + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    "before", [b"", b"\xff\x01\xff\xff", b"\xff\x02\xff\xff"], ids=["plain", "TEM", "reserved"]
+)
+def test_a_jpeg_of_endless_scans_is_refused_undecoded(before: bytes) -> None:
+    """Each costs the decoder a walk over all pixels; codes without a length hide none of them."""
+    with pytest.raises(InvalidImage, match="more than 100 scans"):
+        decode_image(progressive(more_scans=1000, before=before), IMAGE)
+
+
+def test_a_jpeg_of_endless_segments_is_refused_undecoded() -> None:
+    body = progressive(before=b"\xff\xfe\x00\x02" * 20_000 + b"\xff\xfe\x01\x00" + b"\xff\xda" * 127)
+    with pytest.raises(InvalidImage, match="10000 segments"):
+        decode_image(body, IMAGE)
+
+
+def test_a_progressive_jpeg_is_an_image_whatever_its_notes_hold() -> None:
+    note = b"\xff\xfe\x08\x02" + b"\xff\xda" * 1024
+    body = progressive(more_scans=5)
+    for picture in (body, body[:2] + note + body[2:], body + b"\xff\xda" * 1000):
+        assert np.array_equal(decode_image(picture, IMAGE), decode_image(progressive(), IMAGE))
+
+
 def test_only_the_first_frame_of_an_animation_counts() -> None:
     first, second = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
     body = encoded(first, "WEBP", save_all=True, append_images=[second], lossless=True)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
 from app.bundle.conformal import set_bounds
 from app.bundle.folder import Bundle
 from app.bundle.manifest import MODALITIES, ConformalMethod, Modality, subset_name, subsets
 from app.bundle.sample import RawInputs
 from app.runtime.agreement import fused_logits
-from app.runtime.errors import DeviceUnavailable, GoldenMismatch, GraphInvalid, NonFiniteOutput
+from app.runtime.errors import DeviceUnavailable, GoldenMismatch, GraphInvalid, NonFiniteOutput, RunFailed
 from app.runtime.golden import replay
 from app.runtime.predictor import Predictor
 from app.runtime.session import Device, find_device, open_session
@@ -260,10 +262,33 @@ def test_a_graph_with_other_inputs_is_named(bundle: Bundle) -> None:
         predictor.predict(tiny.row(0, ("image",)))
 
 
-@pytest.mark.parametrize("wanted", ["cuda", "cuda:1", "tpu", "cuda:x", ""])
+class LostDevice:
+    """In place of ONNX Runtime's native session: its device fails when it runs."""
+
+    def __init__(self, native: Any) -> None:
+        self._native = native
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._native, name)
+
+    def run(self, *_: object) -> None:
+        raise EPFail("CUDA failure 700\nand the rest of it")
+
+
+def test_a_device_that_fails_in_a_run_is_an_error_and_not_replaced_by_the_cpu() -> None:
+    session: Any = open_session(tiny.graph(tiny.IMAGE_GRAPH), name="image.onnx", device=CPU, threads=1)
+    inner = session._session
+    inner._sess = LostDevice(inner._sess)
+    with pytest.raises(
+        RunFailed, match=r"^image\.onnx: ONNX Runtime cannot run this graph: CUDA failure 700$"
+    ):
+        session.run({"image": np.zeros((1, 8, 8, 3), np.uint8)})
+
+
+@pytest.mark.parametrize("wanted", ["cuda", "cuda:1", "tpu", "cuda:x", "cuda:²", "cuda:-1", "cuda:٣", ""])
 def test_a_device_that_is_not_there_is_an_error(wanted: str) -> None:
     """Never a silent fallback. On a machine with CUDA, only the names that mean nothing are refused."""
-    if wanted.startswith("cuda") and find_device("auto").kind == "cuda" and wanted != "cuda:x":
+    if wanted.startswith("cuda") and find_device("auto").kind == "cuda" and wanted in ("cuda", "cuda:1"):
         assert find_device(wanted).kind == "cuda"
         return
     with pytest.raises(DeviceUnavailable):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -326,6 +329,50 @@ def test_rows_that_came_together_are_late_one_by_one() -> None:
         assert (await ask(queue, work, 3)).value == -3, "nothing is left of them"
 
     play(scenario, batcher(max_batch_size=1))
+
+
+class Body:
+    """A value that can be watched. Negated, as every value here, it is nothing."""
+
+    def __neg__(self) -> int:
+        return 0
+
+    def __hash__(self) -> int:
+        return 0
+
+
+def test_a_row_that_left_is_not_held_while_a_run_hangs() -> None:
+    async def scenario(queue: Batcher[int, int]) -> None:
+        work = Echo(is_open=False)
+        hanging = await running(queue, work)
+        body: Any = Body()
+        left = weakref.ref(body)
+        late = asyncio.create_task(ask(queue, work, body, timeout_s=0.05))
+        await asyncio.wait({late})
+        assert isinstance(late.exception(), DeadlineExceeded)
+        del body, late
+        gc.collect()
+        is_held = left() is not None
+        work.gate.set()
+        await hanging
+        assert not is_held
+
+    play(scenario)
+
+
+def test_work_is_not_held_when_its_run_is_over() -> None:
+    """It is a model, which an operator may have unloaded."""
+
+    async def scenario(queue: Batcher[int, int]) -> None:
+        work = Echo()
+        ran = weakref.ref(work)
+        await ask(queue, work, 1)
+        del work
+        await asyncio.sleep(0.05)
+        gc.collect()
+        assert ran() is None
+
+    play(scenario)
 
 
 def is_its_own(answer: Batched[int] | Exception, value: int, *, kind: str, is_poison: bool) -> bool:

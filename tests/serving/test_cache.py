@@ -97,21 +97,22 @@ def test_inputs_of_equal_size_never_share_a_key(model: LiveModel, bodies: list[b
 
 
 def test_a_key_changes_with_whatever_changes_the_features(bundle: Bundle) -> None:
-    """Each number of the preparation, the tokenizer and the encoder; and with nothing else."""
+    """Each entry of the preparation, the tokenizer and the encoder; and with nothing else."""
     manifest = bundle.manifest
     digests = {manifest.encoding_digest(name) for name in MODALITIES}
     assert len(digests) == 3
     for name in MODALITIES:
         spec = manifest.inputs.encoder(name)
-        for number in type(spec).model_fields.keys() - {"encoder", "tokenizer"}:
-            other = spec.model_copy(update={number: getattr(spec, number) + 1})
+        for entry in type(spec).model_fields.keys() - {"encoder", "tokenizer"}:
+            value = getattr(spec, entry)
+            other = spec.model_copy(update={entry: f"no {value}" if isinstance(value, str) else value + 1})
             inputs = manifest.inputs.model_copy(update={name: other})
             digests.add(manifest.model_copy(update={"inputs": inputs}).encoding_digest(name))
         for path in [spec.encoder, *([spec.tokenizer] if name == "text" else [])]:
             record = manifest.files[path].model_copy(update={"sha256": "0" * 64})
             files = manifest.files | {path: record}
             digests.add(manifest.model_copy(update={"files": files}).encoding_digest(name))
-    assert len(digests) == 3 + (6 + 5 + 5) + 4
+    assert len(digests) == 3 + (9 + 5 + 5) + 4
     other_version = manifest.model_copy(update={"version": 2, "labels": ("a", "b", "c")})
     assert {other_version.encoding_digest(name) for name in MODALITIES} <= digests
 

@@ -56,6 +56,56 @@ def test_a_row_costs_what_its_own_parts_cost() -> None:
     assert costs.launch_s == pytest.approx(0.007)
 
 
+def warmed() -> CostModel:
+    """A text costs 1 ms a run and 0.1 ms a row."""
+    costs = CostModel()
+    for _ in range(20):
+        for rows in (1, 1, 1, 8):
+            observe_text(costs, rows, 0.001 + 0.0001 * rows)
+    return costs
+
+
+def observe_text(costs: CostModel, rows: int, seconds: float, *, length: int = 5) -> None:
+    costs.observe([part("text", rows, seconds, length=length)], rows=rows, total_s=seconds)
+
+
+def test_one_run_that_stood_still_is_soon_forgotten() -> None:
+    costs = warmed()
+    observe_text(costs, 1, 30.0)
+    assert costs.row_s({"text": 5}) < 0.001
+    assert costs.mean_row_s < 0.001
+    assert costs.launch_s < 0.003
+    for _ in range(50):
+        observe_text(costs, 1, 0.0011)
+    assert costs.launch_s + costs.mean_row_s == pytest.approx(0.0011, rel=0.2)
+
+
+def test_a_machine_that_became_slower_is_believed_when_it_says_so_again() -> None:
+    costs = warmed()
+    for _ in range(300):
+        observe_text(costs, 1, 0.11)
+    assert costs.launch_s + costs.row_s({"text": 5}) == pytest.approx(0.11, rel=0.2)
+    assert costs.lone_row_s == pytest.approx(0.11, rel=0.2)
+
+
+def test_what_a_rare_length_costs_to_launch_fades_while_nobody_sends_it() -> None:
+    costs = warmed()
+    for rows, seconds in ((4, 0.02), (1, 2.0), (2, 0.01)):
+        observe_text(costs, rows, seconds, length=500)
+    assert costs.launch_s > 0.1
+    for _ in range(300):
+        observe_text(costs, 1, 0.0011)
+    assert costs.launch_s < 0.003
+
+
+def test_a_row_of_which_nothing_is_known_is_not_charged_for_launches() -> None:
+    """Those are counted once for each run, by whoever admits."""
+    costs = warmed()
+    assert costs.mean_row_s == pytest.approx(0.0001, rel=0.05)
+    assert costs.launch_s == pytest.approx(0.001, rel=0.05)
+    assert costs.lone_row_s == pytest.approx(0.0011, rel=0.05)
+
+
 def test_an_unseen_length_borrows_from_the_nearest() -> None:
     costs = CostModel()
     for length, per_row in ((100, 0.001), (10_000, 0.1)):

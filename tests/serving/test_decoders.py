@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 
 from hypothesis import given, settings
@@ -107,3 +109,34 @@ def test_whoever_stays_gets_their_own_result(plan: list[tuple[Priority, bool]], 
             assert number % 5 == 4
         else:
             assert result == -number
+
+
+def test_a_call_that_does_not_end_does_not_keep_the_process() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+HANGS = """
+import asyncio, time
+from app.serving.decoders import Decoders
+from app.serving.schedule import Priority
+
+async def run():
+    pool = Decoders(1)
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hang(_):
+        loop.call_soon_threadsafe(begun.set)
+        time.sleep(60)
+
+    calls = [asyncio.create_task(pool.call(hang, None, priority=who)) for who in Priority]
+    await begun.wait()
+    for call in calls:
+        call.cancel()
+    pool.close()
+
+asyncio.run(run())
+"""

@@ -137,6 +137,25 @@ def test_rows_whose_time_is_up_are_not_run() -> None:
     assert taken.expired == [late]
 
 
+def test_a_row_is_run_whatever_it_is_thought_to_cost_while_half_of_its_time_is_left() -> None:
+    """Or an estimate that is far too high would never be corrected."""
+    places = schedule()
+    queued(places, 1, now_s=10.0, deadline_s=15.0, cost_s=60.0)
+    assert served(places, now_s=12.4) == [1]
+    late = queued(places, 2, now_s=20.0, deadline_s=25.0, cost_s=60.0)
+    taken = places.take(22.6)
+    assert (taken.batch, taken.expired) == ([], [late])
+
+
+def test_a_row_that_leaves_its_queue_takes_its_payload_with_it() -> None:
+    places = schedule()
+    gone, late = queued(places, 1), queued(places, 2, deadline_s=5.0)
+    places.leave(gone)
+    assert gone.payload is None
+    assert places.take(6.0).expired == [late]
+    assert late.payload == 2, "who is told that it is late"
+
+
 def test_estimates_that_fall_short_are_corrected() -> None:
     """Rows that take four times what was predicted make the next predictions longer."""
     places = schedule(max_batch_size=1)
@@ -223,10 +242,10 @@ class AnyHistory(RuleBasedStateMachine):
         for ticket in taken.expired:
             assert ticket in waiting
             assert not ticket.is_open
-            assert ticket.deadline_s <= self.now_s + ticket.cost_s
+            assert ticket.deadline_s <= self.now_s + ticket.least_s
             self.open.discard(id(ticket))
         alive = [ticket for ticket in waiting if ticket not in taken.expired]
-        in_time = [ticket for ticket in alive if ticket.deadline_s > self.now_s + ticket.cost_s]
+        in_time = [ticket for ticket in alive if ticket.deadline_s > self.now_s + ticket.least_s]
         assert bool(taken.batch) == bool(in_time), "work-conserving: what waits is run"
         alive = in_time
         assert len(taken.batch) <= 3

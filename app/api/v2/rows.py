@@ -18,9 +18,8 @@ from app.api.v2.tensors import Tensor
 from app.bundle.errors import InputError, NoModality
 from app.bundle.prepared import check_audio, check_image, check_tokens
 from app.bundle.sample import RawInputs, Sample
-from app.serving.engine import Answer, Engine, Place, Timings
+from app.serving.engine import Answer, Place, Timings
 from app.serving.model import LiveModel
-from app.serving.schedule import Priority
 
 _DECODING: Final = 4  # rows of one request at a time, so that a large one leaves threads to others
 
@@ -46,9 +45,7 @@ def rows_of(tensors: Mapping[str, Tensor], rows: int, model: LiveModel) -> list[
     return found
 
 
-async def answer_rows(
-    engine: Engine, places: Sequence[Place], model: LiveModel, rows: Sequence[Row]
-) -> list[Answer]:
+async def answer_rows(places: Sequence[Place], model: LiveModel, rows: Sequence[Row]) -> list[Answer]:
     """Answers in the order of the rows.
 
     Raises the first failure: InputError naming the row, DeadlineExceeded, NonFiniteOutput.
@@ -56,7 +53,7 @@ async def answer_rows(
     started_s = time.perf_counter()
     gate = asyncio.Semaphore(_DECODING)
     samples = await _all(
-        _prepare(engine, model, row, index, gate, priority=place.priority)
+        _prepare(place, model, row, index, gate)
         for index, (place, row) in enumerate(zip(places, rows, strict=True))
     )
     decode_s = time.perf_counter() - started_s
@@ -87,9 +84,7 @@ def _sample(arrays: Mapping[str, Tensor], model: LiveModel) -> Sample:
     return Sample(image=image, text=text, audio=audio)
 
 
-async def _prepare(
-    engine: Engine, model: LiveModel, row: Row, index: int, gate: asyncio.Semaphore, *, priority: Priority
-) -> Sample:
+async def _prepare(place: Place, model: LiveModel, row: Row, index: int, gate: asyncio.Semaphore) -> Sample:
     prepared = row.prepared
     if not row.raw.present:
         if not prepared.present:
@@ -97,7 +92,7 @@ async def _prepare(
         return prepared
     async with gate:
         with _naming(index):
-            decoded = await engine.prepare(model, row.raw, priority=priority)
+            decoded = await place.prepare(model, row.raw)
     return replace(decoded, **{name: getattr(prepared, name) for name in prepared.present})
 
 

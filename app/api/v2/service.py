@@ -80,7 +80,7 @@ class Service:
             self.engine.admit(model.costs, priority=wish.priority, timeout_s=timeout_s, size_bytes=body_bytes)
         )
         places = held.enter_context(place.with_more(len(rows)))
-        answers = await unless_gone(request, answer_rows(self.engine, places, model, rows))
+        answers = await unless_gone(request, answer_rows(places, model, rows))
         for answer in answers:
             count_answer(self.metrics, model, answer)
         return answers
