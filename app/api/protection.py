@@ -11,6 +11,7 @@ from app.api import errors
 from app.api.authorize import Authorize
 from app.api.keys import KeyFile
 from app.api.observe import Observe
+from app.api.plain_paths import PlainPaths
 from app.api.stopping import Stopping
 from app.metrics import Metrics
 from app.serving.rate import Rate
@@ -39,5 +40,6 @@ class Protection:
                 allow_headers=_HEADERS,
                 expose_headers=["Retry-After", "X-Request-Id"],
             )
+        app.add_middleware(PlainPaths)
         app.add_middleware(Observe, metrics=self.metrics, stopping=self.stopping)
         errors.install(app)

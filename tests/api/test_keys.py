@@ -7,7 +7,7 @@ import hmac
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +56,8 @@ ROUTES = [
     ("GET", "/openapi.json", None), ("GET", "/metrics", "metrics"), ("GET", "/v1/admin/models", "admin"),
     ("POST", "/v2/repository/index", "admin"), ("GET", "/v1/models", "predict"),
     ("POST", "/v1/predict", "predict"), ("GET", "/v2/models/tiny", "predict"),
-    ("POST", "/v2/models/tiny/infer", "predict"), ("GET", "/nothing", "predict"),
-    ("GET", "//healthz", "predict"),
+    ("POST", "/v2/models/tiny/infer", "predict"), ("GET", "/v1/nothing", "predict"),
+    ("GET", "/nothing", "admin"), ("GET", "//healthz", "admin"),
 ]  # fmt: skip
 SCOPES: dict[str, set[str]] = {"": set(), "tri_wrong": set(), "app": {"predict"}, "ops": {"admin", "metrics"}}
 
@@ -73,6 +73,33 @@ def test_a_path_is_for_the_keys_of_its_scope(
         else:
             assert status == (403 if scopes else 401), key
     assert guarded.ask(method, path, "all").status_code not in (401, 403)
+
+
+TRICKS: dict[str, Callable[[str], str]] = {
+    "a line feed": lambda path: f"{path}%0A",
+    "a NUL": lambda path: f"{path}%00",
+    "a slash at the end": lambda path: f"{path}/",
+    "two slashes": lambda path: f"/{path}",
+    "two slashes inside": lambda path: path.replace("/", "//"),
+    "encoded slashes": lambda path: path[0] + path[1:].replace("/", "%2F"),
+    "encoded letters": lambda path: "".join(one if one == "/" else f"%{ord(one):02X}" for one in path),
+    "capitals": str.upper,
+    "dots": lambda path: f"/healthz/..{path}",
+}
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_no_spelling_of_a_path_gets_a_key_past_a_scope_that_it_lacks(guarded: Guarded, trick: str) -> None:
+    paths = httpx.get(f"{guarded.server.url}/openapi.json").json()["paths"]
+    asked = [(method, path, needed(path)) for path, methods in paths.items() for method in methods]
+    with httpx.Client(base_url=guarded.server.url) as http:
+        for method, path, scope in asked:
+            spelled = TRICKS[trick](path.format(name="tiny", version=1, job_id="job_1"))
+            for key, scopes in SCOPES.items():
+                if scope is None or scope in scopes:
+                    continue
+                answer = http.request(method, spelled, headers={"x-api-key": guarded.keys.get(key, key)})
+                assert answer.status_code in (401, 403, 404), (method, spelled, key)
 
 
 def test_every_route_of_the_server_is_in_a_scope_on_purpose(server: Server) -> None:
