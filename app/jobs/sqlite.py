@@ -248,7 +248,7 @@ class SqliteStore:
                 return
             [seq] = self._db.execute("SELECT seq FROM jobs WHERE id = ?", (claim.job.id,)).fetchone()
             self._db.execute("DELETE FROM chunks WHERE job = ? AND first = ?", (seq, claim.chunk.first))
-            self._insert_chunks(seq, pieces)
+            self._insert_chunks(seq, pieces, attempts=claim.attempts - 1)
             self._db.execute(
                 "UPDATE jobs SET open_chunks = open_chunks + ? WHERE seq = ?", (len(pieces) - 1, seq)
             )
@@ -311,14 +311,15 @@ class SqliteStore:
             == 1
         )
 
-    def _insert_chunks(self, seq: int | None, chunks: Sequence[Chunk]) -> None:
+    def _insert_chunks(self, seq: int | None, chunks: Sequence[Chunk], *, attempts: int = 0) -> None:
         self._db.executemany(
-            "INSERT INTO chunks (job, first, rows, offset, size, problems) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO chunks (job, first, rows, offset, size, problems, attempts) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
-                (seq, one.first, one.rows, one.offset, one.size, json.dumps(one.problems))
+                (seq, one.first, one.rows, one.offset, one.size, json.dumps(one.problems), attempts)
                 for one in chunks
             ),
-        )  # fmt: skip
+        )
 
     def _end(self, job_id: str, state: State, reason: str | None, at_s: float) -> bool:
         with self._writing():

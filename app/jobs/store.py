@@ -67,7 +67,7 @@ class Store(Protocol):
         ...
 
     def split(self, claim: Claim, pieces: Sequence[Chunk]) -> None:
-        """Put smaller chunks in its place, which nobody holds."""
+        """Put smaller chunks in its place, which nobody holds and which failed as often before."""
         ...
 
     def finish(self, claim: Claim, outcome: Outcome, *, at_s: float) -> Job | None:
