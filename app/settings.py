@@ -57,7 +57,8 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port to listen on.")
     admin_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
-        None, description="Port for /metrics, /v1/admin and probes; the first two are then not on the other."
+        None,
+        description="Port for /metrics, /v1/admin, /v2/repository and probes; only probes are then on both.",
     )
     models_dir: Path = Field(Path("models"), description="Folder of bundles, as <name>/<version>.")
     default_model: str | None = Field(None, description="Answers requests that name no model.")

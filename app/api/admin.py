@@ -101,7 +101,7 @@ def _add_changing(router: APIRouter, repository: Repository) -> None:
 
 
 async def _read(request: Request, schema: type[Body]) -> Body:
-    """Raises Refusal. That it is said to be JSON keeps web pages out, which may send anything else unasked."""
+    """Raises Refusal. Asking for JSON keeps web pages out: other types they may send without being asked."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Refusal("unsupported_media_type", "Send the change as application/json.")

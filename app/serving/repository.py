@@ -105,9 +105,14 @@ class Repository:
             raise ModelNotFound("That version is not served. GET /v1/models lists them.", part="version")
         return models[name, version]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is served, as after the last model was unloaded."""
+        return not self._models
+
     def require_live(self) -> None:
-        """Raises ModelNotFound when nothing is served, as after the last model was unloaded."""
-        if not self._models:
+        """Raises ModelNotFound when nothing is served."""
+        if self.is_empty:
             raise ModelNotFound("No model is served at present.", part="model")
 
     def expected_costs(self) -> CostModel:

@@ -144,8 +144,13 @@ def test_unload_and_load_over_http(flowing: tuple[Path, Server]) -> None:
     assert admin(server, "/tiny/unload").json()["plan"]["enabled"] is False
     gone = server.predict(tiny.row(1))
     assert (gone.status_code, gone.json()["code"]) == (404, "model_not_found")
+    unready = httpx.get(f"{server.url}/readyz")
+    assert (unready.status_code, unready.json()["code"]) == (503, "not_ready")
+    assert httpx.get(f"{server.url}/v2/health/ready").status_code == 503
+    assert httpx.get(f"{server.url}/healthz").status_code == 200
     assert admin(server, "/tiny/load").status_code == 200
     assert server.predict(tiny.row(1)).status_code == 200
+    assert httpx.get(f"{server.url}/readyz").status_code == 200
     assert admin(server, "/huge/load").json()["code"] == "model_not_found"
     assert admin(server, "/tiny", "PUT", versions="some").json()["code"] == "invalid_parameter"
 
