@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS jobs (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS jobs_by_key ON jobs (owner, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
-CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, seq);
+CREATE INDEX IF NOT EXISTS unfinished_jobs ON jobs (seq) WHERE state IN ('queued', 'running');
 CREATE TABLE IF NOT EXISTS chunks (
     job INTEGER NOT NULL, first INTEGER NOT NULL, rows INTEGER NOT NULL,
     offset INTEGER NOT NULL, size INTEGER NOT NULL, problems TEXT NOT NULL,
@@ -55,9 +55,11 @@ _COLUMNS: Final = (
     "total, scored, failed, created_s, started_s, finished_s"
 )
 _UNFINISHED: Final = "state IN ('queued', 'running')"
-_NEXT: Final = f"""
+# Jobs from the oldest on, and of each its chunks in order, until one is free. SQLite's planner would rather
+# collect and sort every chunk that is open: hundreds of milliseconds for a dozen large jobs.
+NEXT: Final = f"""
 SELECT {_COLUMNS}, chunks.job, first, rows, offset, size, problems, attempts
-FROM jobs JOIN chunks ON chunks.job = jobs.seq
+FROM jobs INDEXED BY unfinished_jobs CROSS JOIN chunks INDEXED BY open_chunks ON chunks.job = jobs.seq
 WHERE {_UNFINISHED} AND is_done = 0 AND (token IS NULL OR lease_until_s <= ?)
 ORDER BY jobs.seq, first LIMIT 1
 """  # noqa: S608 - of our own constants
@@ -212,10 +214,10 @@ class SqliteStore:
 
     @_told
     def claim(self, *, now_s: float, lease_s: float, at_s: float) -> Claim | None:
-        if self._db.execute(_NEXT, (now_s,)).fetchone() is None:
+        if self._db.execute(NEXT, (now_s,)).fetchone() is None:
             return None  # without the lock that writers wait for
         with self._writing():
-            found = self._db.execute(_NEXT, (now_s,)).fetchone()
+            found = self._db.execute(NEXT, (now_s,)).fetchone()
             if found is None:
                 return None
             job, (seq, first, rows, offset, size, problems, attempts) = _job(found), found[_WIDTH:]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import resource
 import shutil
 import signal
+import sqlite3
 import tempfile
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,7 @@ from hypothesis.stateful import (
 
 from app.jobs.errors import JobNotFound, StoreFailed, TooMany
 from app.jobs.job import Chunk, Claim, Outcome, Source, State, Wanted
-from app.jobs.sqlite import SqliteStore
+from app.jobs.sqlite import NEXT, SqliteStore
 
 WANTED = Wanted("tiny", 1, "d", 1)
 LEASE_S = 10.0
@@ -152,6 +154,15 @@ def test_the_oldest_job_comes_first(store: SqliteStore) -> None:
     taken = [store.claim(now_s=0, lease_s=LEASE_S, at_s=0) for _ in range(5)]
     assert [(one.job.id, one.chunk.first) for one in taken if one] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
     assert taken[4] is None
+    store.close()
+
+
+def test_a_claim_looks_at_no_more_than_it_takes(tmp_path: Path, store: SqliteStore) -> None:
+    """Large jobs that wait would else make every claim slow, in the one thread of the database."""
+    with closing(sqlite3.connect(tmp_path / "jobs.db")) as database:
+        plan = [step for *_, step in database.execute(f"EXPLAIN QUERY PLAN {NEXT}", (0.0,))]
+    assert len(plan) == 2
+    assert not any("TEMP B-TREE" in step for step in plan), plan
     store.close()
 
 
