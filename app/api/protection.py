@@ -16,7 +16,12 @@ from app.api.stopping import Stopping
 from app.metrics import Metrics
 from app.serving.rate import Rate
 
-_HEADERS = ["Authorization", "Content-Type", "X-API-Key", "X-Request-Deadline-Ms", "X-Request-Id"]
+# what pages of other hosts may send, and read of an answer
+_SENT = (
+    "Authorization", "Content-Encoding", "Content-Type", "Idempotency-Key", "Inference-Header-Content-Length",
+    "traceparent", "tracestate", "X-API-Key", "X-Request-Deadline-Ms", "X-Request-Id", "X-Request-Priority",
+)  # fmt: skip
+_READ = ("Inference-Header-Content-Length", "Location", "Retry-After", "Server-Timing", "X-Request-Id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +42,8 @@ class Protection:
                 CORSMiddleware,
                 allow_origins=self.cors_origins,
                 allow_methods=errors.METHODS,
-                allow_headers=_HEADERS,
-                expose_headers=["Retry-After", "X-Request-Id"],
+                allow_headers=_SENT,
+                expose_headers=_READ,
             )
         app.add_middleware(PlainPaths)
         app.add_middleware(Observe, metrics=self.metrics, stopping=self.stopping)

@@ -45,6 +45,7 @@ class VersionStatus:
     version: int
     state: State
     reason: str = ""
+    is_refused: bool = False  # its bundle is bad; else it may be that nobody wants it
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +284,7 @@ class Repository:
             return VersionStatus(name, version, State.UNLOADING, "retired")
         bad = self._refused.get(key)
         reason = bad.reason if bad else "the model's plan does not serve it"
-        return VersionStatus(name, version, State.UNAVAILABLE, reason)
+        return VersionStatus(name, version, State.UNAVAILABLE, reason, is_refused=bad is not None)
 
     def _only_name(self) -> str:
         self.require_live()

@@ -245,7 +245,11 @@ def test_all_keys_are_compared_in_constant_time(tmp_path: Path) -> None:
         ("a/b predict " + "0" * 64, "line 1: a name has"),
         (
             "a predict " + "0" * 64 + "\nb predict " + "0" * 64,
-            "two lines have the same name or the same digest.",
+            "two lines have the same digest.",
+        ),
+        (
+            "a predict " + "0" * 64 + "\na admin " + "1" * 64,
+            "two lines of one name have not the same scopes.",
         ),
     ],
 )
@@ -273,6 +277,17 @@ def test_the_command_makes_a_key_and_its_line(tmp_path: Path) -> None:
         new_key("", frozenset())
 
 
+def header_parameters(server: Server) -> set[str]:
+    """What the routes say they read of a request's head."""
+    paths = httpx.get(f"{server.url}/openapi.json").json()["paths"].values()
+    parameters = [
+        one for path in paths for operation in path.values() for one in operation.get("parameters", [])
+    ]
+    found = {one["name"] for one in parameters if one["in"] == "header"}
+    assert "Idempotency-Key" in found
+    return found
+
+
 def test_browsers_of_other_pages_are_refused_unless_their_origin_is_named(
     server: Server, models_dir: Path, tmp_path: Path
 ) -> None:
@@ -285,5 +300,11 @@ def test_browsers_of_other_pages_are_refused_unless_their_origin_is_named(
         preflight = httpx.options(f"{open_to.url}/v1/predict", headers=asked)
         assert preflight.status_code == 200, "a browser asks this without a key"
         assert preflight.headers["access-control-allow-origin"] == "https://shop.example"
+        for name in {"Inference-Header-Content-Length", "traceparent", *header_parameters(server)}:
+            wish = asked | {"access-control-request-headers": name.lower()}
+            assert httpx.options(f"{open_to.url}/v1/predict", headers=wish).status_code == 200, name
+        answer = httpx.get(f"{open_to.url}/healthz", headers={"origin": "https://shop.example"})
+        exposed = answer.headers["access-control-expose-headers"].split(", ")
+        assert {"Location", "Inference-Header-Content-Length", "Retry-After"} <= set(exposed)
         other = httpx.get(f"{open_to.url}/healthz", headers={"origin": "https://evil.example"})
         assert "access-control-allow-origin" not in other.headers

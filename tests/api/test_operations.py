@@ -29,14 +29,15 @@ def test_models_are_listed_with_what_they_accept(server: Server, bundle: Bundle)
 
 
 def test_a_bundle_that_does_not_serve_is_listed_without_its_reason(tmp_path: Path) -> None:
-    """The reason may name files; it is for the log."""
+    """The reason may name files; it is for the log. A good one that the plan does not want is not refused."""
     tiny.write(tmp_path, version=1)
-    (tiny.write(tmp_path, version=2) / "fusion.onnx").write_bytes(b"changed")
+    tiny.write(tmp_path, version=2)
+    (tiny.write(tmp_path, version=3) / "fusion.onnx").write_bytes(b"changed")
     with serving(tmp_path) as server:
         listed = httpx.get(f"{server.url}/v1/models").json()
-        assert listed["refused"] == [{"name": "tiny", "version": 2}]
+        assert listed["refused"] == [{"name": "tiny", "version": 3}]
         assert any("fusion.onnx" in line["event"] for line in server.log_lines())
-        assert server.predict(tiny.row(1)).json()["model"]["version"] == 1
+        assert server.predict(tiny.row(1)).json()["model"]["version"] == 2
 
 
 def test_probes_answer(server: Server) -> None:
