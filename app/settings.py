@@ -85,13 +85,13 @@ class Settings(BaseSettings):
     )
     max_batch_size: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="Most rows in one run.")
     max_rows: Annotated[int, Field(ge=1)] = Field(
-        512, description="Most rows let in and not yet answered; more are refused with 503."
+        512, description="Most rows let in and not yet answered, of each worker; more are refused with 503."
     )
     max_megabytes: Annotated[int, Field(ge=1)] = Field(
-        256, description="Most memory for the bodies of those rows, in MiB."
+        256, description="Most memory for the bodies of those rows, of each worker, in MiB."
     )
     cache_megabytes: Annotated[int, Field(ge=0)] = Field(
-        0, description="Memory for features of inputs seen before, in MiB; 0 keeps none."
+        0, description="Memory for features of inputs seen before, of each worker, in MiB; 0 keeps none."
     )
     jobs_dir: Path | None = Field(
         None, description="Folder in which jobs are kept; without it /v1/jobs takes none."
@@ -110,7 +110,7 @@ class Settings(BaseSettings):
         100, description="Most jobs that wait or run; more are refused with 503."
     )
     max_megapixels: Annotated[int, Field(ge=1)] = Field(
-        100, description="Most pixels decoded at once, in millions; further images wait."
+        100, description="Most pixels decoded at once, of each worker, in millions; further images wait."
     )
     deadline_seconds: Annotated[float, Field(gt=0)] = Field(
         5.0, description="Time to answer for a caller who sends no X-Request-Deadline-Ms."
@@ -131,7 +131,7 @@ class Settings(BaseSettings):
         5, description="How long a connection may idle; behind a load balancer, longer than it keeps one."
     )
     max_connections: Annotated[int, Field(ge=1)] = Field(
-        1000, description="Most open connections; more are refused with 503."
+        1000, description="Most open connections of each worker; more are refused with 503."
     )
     drain_seconds: Annotated[float, Field(ge=0)] = Field(
         0.0, description="Time to go on accepting when told to stop; load balancers need some."
@@ -143,7 +143,8 @@ class Settings(BaseSettings):
         None, description="Lines of NAME SCOPES SHA256; without it everybody may ask everything."
     )
     requests_per_second: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="Most requests of each key, with bursts of two seconds' worth."
+        None,
+        description="Most requests of each key, of all workers together, with bursts of two seconds' worth.",
     )
     cors_origins: tuple[Annotated[str, Field(pattern=r"^https?://[^/*]+$")], ...] = Field(
         (), description="Web pages of other hosts that may ask, as a JSON list of origins."
