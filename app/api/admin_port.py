@@ -29,7 +29,7 @@ def operators_router(vitals: Vitals, metrics: Metrics) -> APIRouter:
 
 def admin_app(vitals: Vitals, metrics: Metrics, protection: Protection) -> FastAPI:
     """Probes that see the main event loop from outside, metrics, and the change of versions."""
-    app = FastAPI(title="Trichord, for operators", docs_url=None, redoc_url=None)
+    app = FastAPI(title="Trichord, for operators", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.include_router(health_router(vitals, is_outside=True))
     app.include_router(operators_router(vitals, metrics))
     protection.install(app)

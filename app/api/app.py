@@ -116,6 +116,7 @@ def create_app(
         version=version("trichord"),
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # to an address that the Host header would make up
         static_url="/docs-static",
         telemetry=TELEMETRY,
     )

@@ -9,6 +9,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app.api import errors
 from app.api.authorize import Authorize
+from app.api.heads import Heads
 from app.api.keys import KeyFile
 from app.api.observe import Observe
 from app.api.plain_paths import PlainPaths
@@ -35,6 +36,7 @@ class Protection:
     cors_origins: tuple[str, ...]
 
     def install(self, app: FastAPI) -> None:
+        app.add_middleware(Heads)
         if self.key_file is not None:
             app.add_middleware(Authorize, key_file=self.key_file, rate=self.rate)
         if self.cors_origins:

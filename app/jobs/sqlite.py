@@ -21,6 +21,7 @@ from app.jobs.store import Backlog, Kind
 
 _BUSY_S: Final = 5.0  # another process writes; its transactions take milliseconds
 _STEP: Final = 64  # chunks deleted in one transaction, so that others get their turn
+_PAGES: Final = 1024  # given back to the disk at once, likewise
 _FORMAT: Final = 1
 
 _SCHEMA: Final = """
@@ -51,8 +52,8 @@ CREATE TABLE IF NOT EXISTS outputs (
 );
 """
 _COLUMNS: Final = (
-    "jobs.id, owner, name, manifest, base, idempotency_key, model, version, digest, top_k, state, reason, "
-    "total, scored, failed, created_s, started_s, finished_s"
+    "jobs.id, jobs.seq, owner, name, manifest, base, idempotency_key, model, version, digest, top_k, state, "
+    "reason, total, scored, failed, created_s, started_s, finished_s"
 )
 _UNFINISHED: Final = "state IN ('queued', 'running')"
 # Jobs from the oldest on, and of each its chunks in order, until one is free. SQLite's planner would rather
@@ -154,15 +155,11 @@ class SqliteStore:
         return None if found is None else _job(found)
 
     @_told
-    def latest(self, *, owner: str, before: str | None, most: int) -> list[Job]:
-        below = None
-        if before is not None:
-            self.get(before, owner=owner)
-            [below] = self._db.execute("SELECT seq FROM jobs WHERE id = ?", (before,)).fetchone()
+    def latest(self, *, owner: str, before: int | None, most: int) -> list[Job]:
         found = self._db.execute(
             f"SELECT {_COLUMNS} FROM jobs WHERE owner = ? AND (? IS NULL OR seq < ?) "  # noqa: S608
             "ORDER BY seq DESC LIMIT ?",
-            (owner, below, below, most),
+            (owner, before, before, most),
         )
         return [_job(row) for row in found]
 
@@ -186,12 +183,26 @@ class SqliteStore:
         return self._end(job_id, State.CANCELLED, None, at_s)
 
     @_told
-    def delete(self, job_id: str) -> None:
+    def delete(self, job_id: str) -> int | None:
         with self._writing():
             found = self._db.execute("SELECT seq FROM jobs WHERE id = ?", (job_id,)).fetchone()
             self._db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
-        if found is not None:
-            self._clear(*found)
+        return None if found is None else found[0]
+
+    @_told
+    def clear(self, number: int) -> bool:
+        for table in ("outputs", "chunks"):
+            with self._writing():
+                deleted = self._db.execute(
+                    f"DELETE FROM {table} WHERE job = ? AND first IN "  # noqa: S608
+                    f"(SELECT first FROM {table} WHERE job = ? LIMIT {_STEP})",
+                    (number, number),
+                ).rowcount
+            if deleted:
+                return True
+        before = self._free_pages()
+        self._db.execute(f"PRAGMA incremental_vacuum({_PAGES})").fetchall()
+        return 0 < self._free_pages() < before
 
     @_told
     def finished_before(self, at_s: float) -> list[str]:
@@ -283,7 +294,8 @@ class SqliteStore:
             "SELECT job FROM chunks UNION SELECT job FROM outputs EXCEPT SELECT seq FROM jobs"
         ).fetchall()
         for (seq,) in gone:
-            self._clear(seq)
+            while self.clear(seq):
+                pass
 
     @_told
     def close(self) -> None:
@@ -337,18 +349,9 @@ class SqliteStore:
                 )
         return changed == 1
 
-    def _clear(self, seq: int) -> None:
-        """What a deleted job left."""
-        for table in ("outputs", "chunks"):
-            deleted = _STEP
-            while deleted == _STEP:
-                with self._writing():
-                    deleted = self._db.execute(
-                        f"DELETE FROM {table} WHERE job = ? AND first IN "  # noqa: S608
-                        f"(SELECT first FROM {table} WHERE job = ? LIMIT {_STEP})",
-                        (seq, seq),
-                    ).rowcount
-        self._db.execute("PRAGMA incremental_vacuum").fetchall()
+    def _free_pages(self) -> int:
+        [pages] = self._db.execute("PRAGMA freelist_count").fetchone()
+        return int(pages)
 
 
 _WIDTH: Final = _COLUMNS.count(",") + 1
@@ -356,11 +359,12 @@ _WIDTH: Final = _COLUMNS.count(",") + 1
 
 def _job(found: Sequence[Any]) -> Job:
     (
-        job_id, owner, name, manifest, base, key, model, version, digest, top_k, state, reason,
+        job_id, number, owner, name, manifest, base, key, model, version, digest, top_k, state, reason,
         total, scored, failed, created_s, started_s, finished_s, *_,
     ) = found  # fmt: skip
     return Job(
         id=job_id,
+        number=number,
         source=Source(owner, name, manifest, base, key),
         wanted=Wanted(model, version, digest, top_k),
         state=State(state),

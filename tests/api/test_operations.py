@@ -124,9 +124,23 @@ def test_a_wrong_method_learns_all_right_ones(server: Server) -> None:
     def allowed(path: str) -> str:
         return httpx.request("PATCH", server.url + path).headers["allow"]
 
-    assert allowed("/v1/admin/models/tiny") == "GET, PUT"
+    assert allowed("/v1/admin/models/tiny") == "GET, HEAD, PUT"
     assert allowed("/v1/predict") == "POST"
     assert allowed("/openapi.json") == "GET, HEAD"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/models", "/metrics", "/docs", "/openapi.json"])
+def test_head_is_get_without_a_body(server: Server, path: str) -> None:
+    head, get = httpx.head(server.url + path), httpx.get(server.url + path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+    wrong = httpx.head(f"{server.url}/v1/predict")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+
+
+def test_no_path_leads_to_the_host_that_a_header_names(server: Server) -> None:
+    answer = httpx.post(f"{server.url}/v1/predict/", headers={"host": "elsewhere"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
 def test_the_docs_page_needs_no_other_host(server: Server) -> None:
