@@ -85,7 +85,8 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port to listen on.")
     admin_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
-        None, description="Port for /metrics, /v1/admin and probes; the first two are then not on the other."
+        None,
+        description="Port for /metrics, /v1/admin, /v2/repository and probes; only probes are then on both.",
     )
     models_dir: Path = Field(Path("models"), description="Folder of bundles, as <name>/<version>.")
     default_model: str | None = Field(None, description="Answers requests that name no model.")
@@ -112,13 +113,13 @@ class Settings(BaseSettings):
     )
     max_batch_size: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="Most rows in one run.")
     max_rows: Annotated[int, Field(ge=1)] = Field(
-        512, description="Most rows let in and not yet answered; more are refused with 503."
+        512, description="Most rows let in and not yet answered, of each worker; more are refused with 503."
     )
     max_megabytes: Annotated[int, Field(ge=1)] = Field(
-        256, description="Most memory for the bodies of those rows, in MiB."
+        256, description="Most memory for the bodies of those rows, of each worker, in MiB."
     )
     cache_megabytes: Annotated[int, Field(ge=0)] = Field(
-        0, description="Memory for features of inputs seen before, in MiB; 0 keeps none."
+        0, description="Memory for features of inputs seen before, of each worker, in MiB; 0 keeps none."
     )
     jobs_dir: Path | None = Field(
         None, description="Folder in which jobs are kept; without it /v1/jobs takes none."
@@ -137,7 +138,7 @@ class Settings(BaseSettings):
         100, description="Most jobs that wait or run; more are refused with 503."
     )
     max_megapixels: Annotated[int, Field(ge=1)] = Field(
-        100, description="Most pixels decoded at once, in millions; further images wait."
+        100, description="Most pixels decoded at once, of each worker, in millions; further images wait."
     )
     deadline_seconds: Annotated[float, Field(gt=0)] = Field(
         5.0, description="Time to answer for a caller who sends no X-Request-Deadline-Ms."
@@ -158,7 +159,7 @@ class Settings(BaseSettings):
         5, description="How long a connection may idle; behind a load balancer, longer than it keeps one."
     )
     max_connections: Annotated[int, Field(ge=1)] = Field(
-        1000, description="Most open connections; more are refused with 503."
+        1000, description="Most open connections of each worker; more are refused with 503."
     )
     drain_seconds: Annotated[float, Field(ge=0)] = Field(
         0.0, description="Time to go on accepting when told to stop; load balancers need some."
@@ -170,7 +171,8 @@ class Settings(BaseSettings):
         None, description="Lines of NAME SCOPES SHA256; without it everybody may ask everything."
     )
     requests_per_second: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="Most requests of each key, with bursts of two seconds' worth."
+        None,
+        description="Most requests of each key, of all workers together, with bursts of two seconds' worth.",
     )
     cors_origins: Annotated[tuple[_Origin, ...], NoDecode, BeforeValidator(_parsed)] = Field(
         (), description="Web pages of other hosts that may ask, as a JSON list of origins."

@@ -10,14 +10,13 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from app.api import openapi
-from app.api.admin import admin_router
-from app.api.admin_port import admin_app
+from app.api.admin_port import admin_app, operators_router
 from app.api.answers import job_result
 from app.api.batch import batch_router
 from app.api.deadline import Patience
 from app.api.embed import embed_router
 from app.api.engine_metrics import EngineMetrics, show_engine, show_live
-from app.api.health import Vitals, health_router, metrics_router
+from app.api.health import Vitals, health_router
 from app.api.heartbeat import Heartbeat
 from app.api.jobs import JobMetrics, jobs_router
 from app.api.keys import KeyFile
@@ -88,7 +87,7 @@ def create_app(
         show_engine(metrics, engine)  # another worker may be the one that is scraped
 
     heartbeat = Heartbeat(on_beat=on_beat)
-    vitals = Vitals(engine, stopping, heartbeat, dead_s=_HANGS * settings.hang_seconds)
+    vitals = Vitals(engine, repository, stopping, heartbeat, dead_s=_HANGS * settings.hang_seconds)
 
     jobs = _jobs(settings)
 
@@ -117,6 +116,7 @@ def create_app(
         version=version("trichord"),
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # to an address that the Host header would make up
         static_url="/docs-static",
         telemetry=TELEMETRY,
     )
@@ -140,15 +140,15 @@ def create_app(
                 limits=RequestLimits(
                     rows=settings.max_rows, body_bytes=settings.max_megabytes * 2**20 // _BODY_SHARE
                 ),
-            )
+            ),
+            vitals,
         )
     )
     protection = _protection(settings, metrics, stopping)
     if settings.admin_port is None:
-        app.include_router(metrics_router(engine, metrics))
-        app.include_router(admin_router(repository))
+        app.include_router(operators_router(vitals, metrics))
     else:
-        app.state.admin = admin_app(repository, vitals, metrics, protection)
+        app.state.admin = admin_app(vitals, metrics, protection)
     protection.install(app)
     openapi.install(app, repository, has_keys=settings.api_keys_file is not None)
     return app

@@ -23,16 +23,22 @@ _OPEN: Final = re.compile(
     r"/(healthz|readyz|docs(/.*)?|docs-static/.*|openapi\.json)"
     r"|/v2/(health/(live|ready)|models/[^/]+(/versions/[^/]+)?/ready)"
 )
-_ADMIN: Final = re.compile(r"/v1/admin(/.*)?|/v2/repository(/.*)?")
+# By how a path begins, the first that fits: a route's template begins with one of these, so whatever the
+# router takes for that route does, too.
+_SCOPES: Final = (
+    ("/v1/admin", keys.Scope.ADMIN),
+    ("/v2/repository", keys.Scope.ADMIN),
+    ("/metrics", keys.Scope.METRICS),
+    ("/v1/", keys.Scope.PREDICT),
+    ("/v2", keys.Scope.PREDICT),
+)
 
 
 def needed(path: str) -> keys.Scope | None:
-    """The scope that a path asks for; what is not listed is for those who predict."""
+    """The scope that a path asks for; what is not listed is for those who may do most."""
     if _OPEN.fullmatch(path):
         return None
-    if _ADMIN.fullmatch(path):
-        return keys.Scope.ADMIN
-    return keys.Scope.METRICS if path == "/metrics" else keys.Scope.PREDICT
+    return next((scope for begin, scope in _SCOPES if path.startswith(begin)), keys.Scope.ADMIN)
 
 
 class Authorize:

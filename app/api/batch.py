@@ -24,6 +24,7 @@ from app.api.parameters import (
     PRIORITY,
     Parameters,
     read_parameters,
+    read_query,
 )
 from app.api.rows import Row, RowBody, answer_rows, form_row, json_row
 from app.api.service import Service
@@ -79,6 +80,7 @@ def batch_router(service: Service, *, max_rows: int) -> APIRouter:
         },
     )  # fmt: skip
     async def predict_batch(request: Request) -> Response:
+        read_query(request, allowed=())
         state = request.state
         size_bytes = announced_bytes(request, most=MAX_BYTES)
         with service.admit_request(request, size_bytes=size_bytes) as place:

@@ -212,8 +212,9 @@ def _methods(request: Request) -> list[str]:
     """What this path answers, by all routes; the router itself names the methods of the first one only."""
     app: FastAPI = request.app
     asked = [dict(request.scope, method=method) for method in METHODS]
-    return [
+    answered = {
         scope["method"]
         for scope in asked
         if any(route.matches(scope)[0] is Match.FULL for route in app.routes)
-    ]
+    }
+    return sorted(answered | {"HEAD"} if "GET" in answered else answered)  # see Heads

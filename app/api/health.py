@@ -14,6 +14,7 @@ from app.api.stopping import Stopping
 from app.metrics import CONTENT_TYPE, Metrics
 from app.serving.engine import Engine
 from app.serving.errors import Draining, NotReady
+from app.serving.repository import Repository
 
 _BLOCKED_S = 5.0  # decoding and running have threads of their own: nothing of ours blocks for a tenth of it
 
@@ -23,23 +24,36 @@ class Vitals:
     """What tells whether a serving process is well."""
 
     engine: Engine
+    repository: Repository
     stopping: Stopping
     heartbeat: Heartbeat
     dead_s: float  # a run of more never ends, and only a restart helps
+
+    def check_alive(self, *, is_outside: bool = False) -> None:
+        """Raises NotReady where a restart is asked for. `is_outside`: as in health_router."""
+        if is_outside and self.heartbeat.age_s > _BLOCKED_S:
+            raise NotReady("The event loop is blocked.")
+        if self.engine.batcher.running_s > self.dead_s:
+            raise NotReady("A run does not end.")
+
+    def check_ready(self) -> None:
+        """Raises Draining or NotReady where requests should go to another server."""
+        if self.stopping.begun or self.engine.batcher.is_draining:
+            raise Draining("The server is stopping.")
+        if self.engine.batcher.is_stuck:
+            raise NotReady("A run has been going for too long.")
+        if self.repository.is_empty:
+            raise NotReady("No model is served at present.")
 
 
 def health_router(vitals: Vitals, *, is_outside: bool) -> APIRouter:
     """`is_outside`: asked from another thread than the one it asks about, so it can see that one blocked."""
     router = APIRouter(tags=["health"])
-    batcher = vitals.engine.batcher
 
     @router.get("/healthz", operation_id="healthz", summary="Is the process alive?", responses=problems())
     async def healthz() -> schemas.Health:
         """Busy is alive. An event loop that does not turn or a run that does not end asks for a restart."""
-        if is_outside and vitals.heartbeat.age_s > _BLOCKED_S:
-            raise NotReady("The event loop is blocked.")
-        if batcher.running_s > vitals.dead_s:
-            raise NotReady("A run does not end.")
+        vitals.check_alive(is_outside=is_outside)
         return schemas.Health(status="ok")
 
     @router.get(
@@ -49,11 +63,8 @@ def health_router(vitals: Vitals, *, is_outside: bool) -> APIRouter:
         responses=problems("not_ready"),
     )
     async def readyz() -> schemas.Health:
-        """Every model is verified and warmed up; the server is not stopping, and no run hangs."""
-        if vitals.stopping.begun or batcher.is_draining:
-            raise Draining("The server is stopping.")
-        if batcher.is_stuck:
-            raise NotReady("A run has been going for too long.")
+        """A model is live, verified and warmed up; the server is not stopping, and no run hangs."""
+        vitals.check_ready()
         return schemas.Health(status="ready")
 
     return router

@@ -59,6 +59,9 @@ _IDEMPOTENCY: Final = {
 }
 
 
+Before = Annotated[
+    int | None, Query(ge=1, le=2**53, description="Only jobs before the one that `next` named.")
+]
 After = Annotated[int, Query(ge=-1, le=2**53, description="Only rows behind this position.")]
 Limit = Annotated[int | None, Query(ge=1, le=2**53, description="Most lines; all, if left out.")]
 
@@ -155,17 +158,17 @@ def jobs_router(service: Service, jobs: Jobs | None) -> APIRouter:
         operation_id="list_jobs",
         summary="Your jobs, newest first",
         response_model_exclude_none=True,
-        responses=problems("job_not_found", "invalid_parameter", "jobs_unavailable"),
+        responses=problems("jobs_off", "invalid_parameter", "jobs_unavailable"),
     )
     async def list_jobs(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
-        before: Annotated[str | None, Query(max_length=_NAME_BYTES)] = None,
+        before: Before = None,
     ) -> schemas.Jobs:
         found = await desk.jobs.ask(Store.latest, owner=_owner(request), before=before, most=limit + 1)
         return schemas.Jobs(
             jobs=[desk.wire(job) for job in found[:limit]],
-            next=found[limit - 1].id if len(found) > limit else None,
+            next=str(found[limit - 1].number) if len(found) > limit else None,
         )
 
     @router.get(

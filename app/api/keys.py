@@ -1,7 +1,8 @@
 """API keys: a file with a line for each, `NAME SCOPES SHA256`, followed while it changes.
 
 A key is 256 random bits, so its plain digest cannot be searched back, and needs no salt or slow hash.
-`trichord key NAME --scope predict` prints a new key, once, and its line.
+`trichord key NAME --scope predict` prints a new key, once, and its line. Lines of one name are one caller,
+whose key is being rotated: they share its jobs and its rate.
 """
 
 from __future__ import annotations
@@ -110,8 +111,10 @@ def _read(path: Path) -> tuple[Key, ...]:
         for number, line in enumerate(lines, start=1)
         if line.strip() and not line.lstrip().startswith("#")
     )
-    if len({key.name for key in keys}) + len({key.digest for key in keys}) != 2 * len(keys):
-        raise KeysInvalid(f"{path}: two lines have the same name or the same digest.")
+    if len({key.digest for key in keys}) != len(keys):
+        raise KeysInvalid(f"{path}: two lines have the same digest.")
+    if len({key.name for key in keys}) != len({(key.name, key.scopes) for key in keys}):
+        raise KeysInvalid(f"{path}: two lines of one name have not the same scopes.")
     return keys
 
 

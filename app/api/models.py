@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from app.api import schemas
 from app.bundle.manifest import Inputs
 from app.serving.model import LiveModel
-from app.serving.repository import Repository, State
+from app.serving.repository import Repository
 
 
 def models_router(repository: Repository) -> APIRouter:
@@ -25,7 +25,7 @@ def models_router(repository: Repository) -> APIRouter:
             refused=[
                 schemas.RefusedModel(name=bad.name, version=bad.version)
                 for bad in repository.index()
-                if bad.state is State.UNAVAILABLE
+                if bad.is_refused
             ],
         )
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from app.api.bodies import announced_bytes
 from app.api.forms import FormCaps, read_form
-from app.api.parameters import PARAMETER_BYTES
+from app.api.parameters import PARAMETER_BYTES, read_query
 from app.api.service import Service
 from app.bundle.sample import RawInputs
 from app.serving.engine import Place
@@ -38,8 +38,9 @@ async def received(
 ) -> AsyncIterator[Received]:
     """Let the row in, then read its form: the modalities, and no other parts than `fields`.
 
-    Raises what Service.admit_request and read_form raise.
+    Raises what read_query, Service.admit_request and read_form raise.
     """
+    read_query(request, allowed=())
     service.repository.require_live()
     caps = FormCaps({**service.media_bytes, **dict.fromkeys(fields, PARAMETER_BYTES)})
     size_bytes = announced_bytes(request, most=caps.total)

@@ -78,6 +78,8 @@ def read_query(request: Request, *, allowed: Collection[str]) -> dict[str, bytes
     """The query as fields. Raises Refusal invalid_parameter for one that is unknown or said twice."""
     said = request.query_params.multi_items()
     fields = {name: value.encode(errors="replace") for name, value in said}
+    if fields and not allowed:
+        raise Refusal("invalid_parameter", "The body has the parameters here. Leave the query out.")
     if len(fields) != len(said) or not fields.keys() <= set(allowed):
         raise Refusal("invalid_parameter", f"The query may have {', '.join(allowed)}, each once.")
     return fields

@@ -214,7 +214,7 @@ class Jobs(_Wire):
     """Newest first."""
 
     jobs: list[Job]
-    next: str | None = Field(default=None, description="There are more: ask again with `before` this id.")
+    next: str | None = Field(default=None, description="There are more: ask again with this as `before`.")
 
 
 class JobResult(RowPrediction):

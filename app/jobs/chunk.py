@@ -18,7 +18,7 @@ from typing import Final
 from app.bundle.errors import InputError
 from app.bundle.sample import RawInputs
 from app.jobs.errors import JobsError
-from app.jobs.job import Claim, Job, Outcome
+from app.jobs.job import Claim, Job, Outcome, Wanted
 from app.jobs.jobs import Jobs
 from app.jobs.pace import Pace
 from app.jobs.spool import read_lines, rows_of, singly
@@ -40,7 +40,7 @@ _RUN_S: Final = 0.008  # what rows of jobs may make of one run, and so what an i
 _MOST_AT_ONCE: Final = 16
 _ROW_S: Final = 60.0  # from its place to its answer; then it is tried again
 _ROW_TRIES: Final = 3
-_CHUNK_TRIES: Final = 3  # of which none came to an end: then its rows are taken one by one
+_CHUNK_TRIES: Final = 3  # of which none came to an end: then its rows are taken one by one, once each
 _AGAIN_S: Final = 1.0  # after there was no place
 
 Describe = Callable[[Answer, LiveModel, Row, float], str]
@@ -87,7 +87,7 @@ class Answering:
             raise JobFailed(
                 "The job's rows name files, and the server reads no folder of manifests any more."
             )
-        model = self._model(job)
+        model = await self._model(job)
         path = self._jobs.folder.rows_of(job.id)
         try:
             lines = await self._jobs.in_thread(lambda: read_lines(path, chunk))
@@ -95,22 +95,23 @@ class Answering:
             if isinstance(error.__cause__, FileNotFoundError):
                 raise JobFailed("The job's rows are gone from the server's disk, or changed.") from error
             raise
-        is_suspect = claim.attempts > _CHUNK_TRIES
-        if is_suspect and chunk.rows > 1:
+        failures = claim.attempts - 1
+        if failures >= _CHUNK_TRIES and chunk.rows > 1:
             await self._jobs.ask(Store.split, claim, singly(lines, chunk))
             return None
         rows = await self._engine.in_thread(
             lambda base: list(rows_of(lines, chunk, base)), job.source.base, priority=Priority.BATCH
         )
-        if is_suspect:
-            reason = f"The server failed {claim.attempts - 1} times while it answered this row."
-            return _outcome(rows, [_Letter("predict", "internal", reason, claim.attempts - 1)])
+        if failures > _CHUNK_TRIES:
+            reason = f"The server failed {failures} times while it answered this row."
+            return _outcome(rows, [_Letter("predict", "internal", reason, failures)])
         return _outcome(rows, await self._answers(rows, model, job.wanted.top_k))
 
-    def _model(self, job: Job) -> LiveModel:
+    async def _model(self, job: Job) -> LiveModel:
+        """Raises JobFailed."""
         wanted = job.wanted
         try:
-            model = self._repository.find(wanted.model, wanted.version)
+            model = await self._found(wanted)
         except ModelNotFound:
             raise JobFailed(
                 f"Version {wanted.version} of {wanted.model}, which the job began with, is no longer served."
@@ -120,6 +121,14 @@ class Answering:
                 f"Version {wanted.version} of {wanted.model} is another bundle than the job began with."
             )
         return model
+
+    async def _found(self, wanted: Wanted) -> LiveModel:
+        """Raises ModelNotFound. Another process may have loaded the version before this one has seen it."""
+        try:
+            return self._repository.find(wanted.model, wanted.version)
+        except ModelNotFound:
+            await asyncio.to_thread(self._repository.reconcile)
+        return self._repository.find(wanted.model, wanted.version)
 
     async def _answers(self, rows: list[Row], model: LiveModel, top_k: int) -> list[str | _Letter]:
         """A line or the reason for none, for each row in order; few at once."""

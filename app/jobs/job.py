@@ -42,9 +42,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Times are seconds since 1970. `reason` says why it failed."""
+    """Times are seconds since 1970. `reason` says why it failed; `number` grows from job to job."""
 
     id: str
+    number: int
     source: Source
     wanted: Wanted
     state: State

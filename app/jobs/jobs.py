@@ -112,8 +112,10 @@ class Jobs:
         await asyncio.shield(asyncio.ensure_future(self.in_thread(finish)))
 
     async def forget(self, job_id: str) -> None:
-        """Delete a job and all that is kept of it."""
-        await self.ask(Store.delete, job_id)
+        """Delete a job and all that is kept of it. Others have their turn at the database meanwhile."""
+        number = await self.ask(Store.delete, job_id)
+        while number is not None and await self.ask(Store.clear, number):
+            pass
         await self.in_thread(lambda: self.folder.forget(job_id))
 
     async def cancel(self, job_id: str) -> bool:

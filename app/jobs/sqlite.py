@@ -21,6 +21,7 @@ from app.jobs.store import Backlog, Kind
 
 _BUSY_S: Final = 5.0  # another process writes; its transactions take milliseconds
 _STEP: Final = 64  # chunks deleted in one transaction, so that others get their turn
+_PAGES: Final = 1024  # given back to the disk at once, likewise
 _FORMAT: Final = 1
 
 _SCHEMA: Final = """
@@ -36,7 +37,7 @@ CREATE TABLE IF NOT EXISTS jobs (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS jobs_by_key ON jobs (owner, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
-CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, seq);
+CREATE INDEX IF NOT EXISTS unfinished_jobs ON jobs (seq) WHERE state IN ('queued', 'running');
 CREATE TABLE IF NOT EXISTS chunks (
     job INTEGER NOT NULL, first INTEGER NOT NULL, rows INTEGER NOT NULL,
     offset INTEGER NOT NULL, size INTEGER NOT NULL, problems TEXT NOT NULL,
@@ -51,13 +52,15 @@ CREATE TABLE IF NOT EXISTS outputs (
 );
 """
 _COLUMNS: Final = (
-    "jobs.id, owner, name, manifest, base, idempotency_key, model, version, digest, top_k, state, reason, "
-    "total, scored, failed, created_s, started_s, finished_s"
+    "jobs.id, jobs.seq, owner, name, manifest, base, idempotency_key, model, version, digest, top_k, state, "
+    "reason, total, scored, failed, created_s, started_s, finished_s"
 )
 _UNFINISHED: Final = "state IN ('queued', 'running')"
-_NEXT: Final = f"""
+# Jobs from the oldest on, and of each its chunks in order, until one is free. SQLite's planner would rather
+# collect and sort every chunk that is open: hundreds of milliseconds for a dozen large jobs.
+NEXT: Final = f"""
 SELECT {_COLUMNS}, chunks.job, first, rows, offset, size, problems, attempts
-FROM jobs JOIN chunks ON chunks.job = jobs.seq
+FROM jobs INDEXED BY unfinished_jobs CROSS JOIN chunks INDEXED BY open_chunks ON chunks.job = jobs.seq
 WHERE {_UNFINISHED} AND is_done = 0 AND (token IS NULL OR lease_until_s <= ?)
 ORDER BY jobs.seq, first LIMIT 1
 """  # noqa: S608 - of our own constants
@@ -152,15 +155,11 @@ class SqliteStore:
         return None if found is None else _job(found)
 
     @_told
-    def latest(self, *, owner: str, before: str | None, most: int) -> list[Job]:
-        below = None
-        if before is not None:
-            self.get(before, owner=owner)
-            [below] = self._db.execute("SELECT seq FROM jobs WHERE id = ?", (before,)).fetchone()
+    def latest(self, *, owner: str, before: int | None, most: int) -> list[Job]:
         found = self._db.execute(
             f"SELECT {_COLUMNS} FROM jobs WHERE owner = ? AND (? IS NULL OR seq < ?) "  # noqa: S608
             "ORDER BY seq DESC LIMIT ?",
-            (owner, below, below, most),
+            (owner, before, before, most),
         )
         return [_job(row) for row in found]
 
@@ -184,12 +183,26 @@ class SqliteStore:
         return self._end(job_id, State.CANCELLED, None, at_s)
 
     @_told
-    def delete(self, job_id: str) -> None:
+    def delete(self, job_id: str) -> int | None:
         with self._writing():
             found = self._db.execute("SELECT seq FROM jobs WHERE id = ?", (job_id,)).fetchone()
             self._db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
-        if found is not None:
-            self._clear(*found)
+        return None if found is None else found[0]
+
+    @_told
+    def clear(self, number: int) -> bool:
+        for table in ("outputs", "chunks"):
+            with self._writing():
+                deleted = self._db.execute(
+                    f"DELETE FROM {table} WHERE job = ? AND first IN "  # noqa: S608
+                    f"(SELECT first FROM {table} WHERE job = ? LIMIT {_STEP})",
+                    (number, number),
+                ).rowcount
+            if deleted:
+                return True
+        before = self._free_pages()
+        self._db.execute(f"PRAGMA incremental_vacuum({_PAGES})").fetchall()
+        return 0 < self._free_pages() < before
 
     @_told
     def finished_before(self, at_s: float) -> list[str]:
@@ -212,10 +225,10 @@ class SqliteStore:
 
     @_told
     def claim(self, *, now_s: float, lease_s: float, at_s: float) -> Claim | None:
-        if self._db.execute(_NEXT, (now_s,)).fetchone() is None:
+        if self._db.execute(NEXT, (now_s,)).fetchone() is None:
             return None  # without the lock that writers wait for
         with self._writing():
-            found = self._db.execute(_NEXT, (now_s,)).fetchone()
+            found = self._db.execute(NEXT, (now_s,)).fetchone()
             if found is None:
                 return None
             job, (seq, first, rows, offset, size, problems, attempts) = _job(found), found[_WIDTH:]
@@ -248,7 +261,7 @@ class SqliteStore:
                 return
             [seq] = self._db.execute("SELECT seq FROM jobs WHERE id = ?", (claim.job.id,)).fetchone()
             self._db.execute("DELETE FROM chunks WHERE job = ? AND first = ?", (seq, claim.chunk.first))
-            self._insert_chunks(seq, pieces)
+            self._insert_chunks(seq, pieces, attempts=claim.attempts - 1)
             self._db.execute(
                 "UPDATE jobs SET open_chunks = open_chunks + ? WHERE seq = ?", (len(pieces) - 1, seq)
             )
@@ -281,7 +294,8 @@ class SqliteStore:
             "SELECT job FROM chunks UNION SELECT job FROM outputs EXCEPT SELECT seq FROM jobs"
         ).fetchall()
         for (seq,) in gone:
-            self._clear(seq)
+            while self.clear(seq):
+                pass
 
     @_told
     def close(self) -> None:
@@ -311,14 +325,15 @@ class SqliteStore:
             == 1
         )
 
-    def _insert_chunks(self, seq: int | None, chunks: Sequence[Chunk]) -> None:
+    def _insert_chunks(self, seq: int | None, chunks: Sequence[Chunk], *, attempts: int = 0) -> None:
         self._db.executemany(
-            "INSERT INTO chunks (job, first, rows, offset, size, problems) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO chunks (job, first, rows, offset, size, problems, attempts) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
-                (seq, one.first, one.rows, one.offset, one.size, json.dumps(one.problems))
+                (seq, one.first, one.rows, one.offset, one.size, json.dumps(one.problems), attempts)
                 for one in chunks
             ),
-        )  # fmt: skip
+        )
 
     def _end(self, job_id: str, state: State, reason: str | None, at_s: float) -> bool:
         with self._writing():
@@ -334,18 +349,9 @@ class SqliteStore:
                 )
         return changed == 1
 
-    def _clear(self, seq: int) -> None:
-        """What a deleted job left."""
-        for table in ("outputs", "chunks"):
-            deleted = _STEP
-            while deleted == _STEP:
-                with self._writing():
-                    deleted = self._db.execute(
-                        f"DELETE FROM {table} WHERE job = ? AND first IN "  # noqa: S608
-                        f"(SELECT first FROM {table} WHERE job = ? LIMIT {_STEP})",
-                        (seq, seq),
-                    ).rowcount
-        self._db.execute("PRAGMA incremental_vacuum").fetchall()
+    def _free_pages(self) -> int:
+        [pages] = self._db.execute("PRAGMA freelist_count").fetchone()
+        return int(pages)
 
 
 _WIDTH: Final = _COLUMNS.count(",") + 1
@@ -353,11 +359,12 @@ _WIDTH: Final = _COLUMNS.count(",") + 1
 
 def _job(found: Sequence[Any]) -> Job:
     (
-        job_id, owner, name, manifest, base, key, model, version, digest, top_k, state, reason,
+        job_id, number, owner, name, manifest, base, key, model, version, digest, top_k, state, reason,
         total, scored, failed, created_s, started_s, finished_s, *_,
     ) = found  # fmt: skip
     return Job(
         id=job_id,
+        number=number,
         source=Source(owner, name, manifest, base, key),
         wanted=Wanted(model, version, digest, top_k),
         state=State(state),

@@ -44,8 +44,8 @@ class Store(Protocol):
         """The job that an idempotency key made."""
         ...
 
-    def latest(self, *, owner: str, before: str | None, most: int) -> list[Job]:
-        """The owner's jobs, newest first; those made before that one. Raises JobNotFound."""
+    def latest(self, *, owner: str, before: int | None, most: int) -> list[Job]:
+        """The owner's jobs, newest first; those with a lower number."""
         ...
 
     def ids(self) -> set[str]:
@@ -67,7 +67,7 @@ class Store(Protocol):
         ...
 
     def split(self, claim: Claim, pieces: Sequence[Chunk]) -> None:
-        """Put smaller chunks in its place, which nobody holds."""
+        """Put smaller chunks in its place, which nobody holds and which failed as often before."""
         ...
 
     def finish(self, claim: Claim, outcome: Outcome, *, at_s: float) -> Job | None:
@@ -82,8 +82,12 @@ class Store(Protocol):
         """Likewise, because its owner wants it."""
         ...
 
-    def delete(self, job_id: str) -> None:
-        """With all that is kept of it, in steps that leave room for others."""
+    def delete(self, job_id: str) -> int | None:
+        """Its number, if it was there. What is left of it is to be cleared."""
+        ...
+
+    def clear(self, number: int) -> bool:
+        """A step of removing what a deleted job left, which leaves room for others; whether there is more."""
         ...
 
     def finished_before(self, at_s: float) -> list[str]:

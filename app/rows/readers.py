@@ -7,6 +7,7 @@ folder, the names are. A record that cannot be read says so and the next one fol
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import tarfile
@@ -192,7 +193,7 @@ def read_shard(path: Path, _names: Names) -> Iterator[Record]:
                 key, share = found, min(1, (member.offset_data + member.size) / size)
                 if suffix in SUFFIXES:
                     members[suffix] = {"file": path.name, "offset": member.offset_data, "size": member.size}
-    except tarfile.TarError:
+    except (tarfile.TarError, ValueError, OverflowError):  # the latter two by numbers in a header
         if key is not None and members:
             yield _member_record(key, members, path.parent, share)
         problem = Unreadable("shard_broken", f"The shard cannot be read on from about {share:.0%} of it.")
@@ -204,7 +205,12 @@ def read_shard(path: Path, _names: Names) -> Iterator[Record]:
 
 def _next_member(tar: tarfile.TarFile, file: IO[bytes]) -> tarfile.TarInfo | None:
     """None at the end. Raises tarfile.ReadError also where the file ends before its archive does."""
-    member = tar.next()
+    try:
+        member = tar.next()
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # where the next member should be, no file can be
+            raise tarfile.ReadError("a size that cannot be") from error
+        raise
     tar.members = []  # type: ignore[attr-defined]  # else every member's header stays in memory
     if member is None:
         file.seek(tar.offset)

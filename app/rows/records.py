@@ -201,6 +201,9 @@ def _from_string(entry: str, modality: Modality, base: Path, *, may_be_file: boo
 
 
 def _is_base64_of_media(entry: str) -> bool:
+    """By how it begins. A dot, which most names have, is in no base64."""
+    if "." in entry:
+        return False
     try:
         head = binascii.a2b_base64(entry[:8].encode(), strict_mode=True)
     except ValueError:

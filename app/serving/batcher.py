@@ -178,8 +178,7 @@ class Batcher(Generic[In, Out]):
                 launch_s=costs.launch_s,
             )
         except Refused as refused:
-            message = "Too much is waiting to answer in time. Try again later."
-            raise Overloaded(message, retry_after_s=refused.wait_s) from None
+            raise _overloaded(refused) from None
         self._count(priority, 1)
         try:
             yield ticket
@@ -209,6 +208,13 @@ class Batcher(Generic[In, Out]):
     def arrived(self, ticket: Ticket[Job[In, Out]]) -> None:
         """The row's body is in; from now on its wait is ours."""
         ticket.arrived_s = self._clock()
+
+    def grow(self, ticket: Ticket[Job[In, Out]], size_bytes: int) -> None:
+        """The row's body takes so many bytes at least. Raises Overloaded if there is no room for them."""
+        try:
+            self._schedule.grow(ticket, size_bytes)
+        except Refused as refused:
+            raise _overloaded(refused) from None
 
     def left_s(self, ticket: Ticket[Job[In, Out]]) -> float:
         """Seconds until the row's deadline."""
@@ -325,6 +331,11 @@ def _settled(reply: asyncio.Future[Batched[Out]]) -> Batched[Out] | Exception:
         return reply.result()
     assert isinstance(error, Exception), "what ends a process ends it"
     return error
+
+
+def _overloaded(refused: Refused) -> Overloaded:
+    message = "Too much is waiting to answer in time. Try again later."
+    return Overloaded(message, retry_after_s=refused.wait_s)
 
 
 def deadline_exceeded() -> DeadlineExceeded:

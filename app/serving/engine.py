@@ -155,6 +155,10 @@ class Place:
         """The row's body is in; from now on its wait is ours."""
         self._engine.batcher.arrived(self.ticket)
 
+    def grow(self, size_bytes: int) -> None:
+        """The row's body takes so many bytes at least. Raises Overloaded if there is no room for them."""
+        self._engine.batcher.grow(self.ticket, size_bytes)
+
     @contextmanager
     def with_more(self, rows: int) -> Iterator[list[Place]]:
         """This place and others for a request that turned out to hold `rows`, by the same deadline.

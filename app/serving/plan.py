@@ -83,9 +83,10 @@ class Plan(BaseModel):
         return self.stable if self.stable is not None and self.stable in live else max(live)
 
     def promoted(self, version: int, *, now: int | None) -> Plan:
-        """`version` becomes stable; `now` is what answers at present."""
+        """`version` becomes stable; `now` is what answers at present. Said again, it leads back as before."""
+        previous = self.previous if now == version else now
         return self.model_copy(
-            update={"stable": version, "previous": now, "canary": None, "canary_share": 0.0}
+            update={"stable": version, "previous": previous, "canary": None, "canary_share": 0.0}
         )
 
 

@@ -47,6 +47,7 @@ class VersionStatus:
     version: int
     state: State
     reason: str = ""
+    is_refused: bool = False  # its bundle is bad; else it may be that nobody wants it
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +108,14 @@ class Repository:
             raise ModelNotFound("That version is not served. GET /v1/models lists them.", part="version")
         return models[name, version]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is served, as after the last model was unloaded."""
+        return not self._models
+
     def require_live(self) -> None:
-        """Raises ModelNotFound when nothing is served, as after the last model was unloaded."""
-        if not self._models:
+        """Raises ModelNotFound when nothing is served."""
+        if self.is_empty:
             raise ModelNotFound("No model is served at present.", part="model")
 
     def expected_costs(self) -> CostModel:
@@ -329,7 +335,7 @@ class Repository:
             return VersionStatus(name, version, State.UNLOADING, "retired")
         bad = self._refused.get(key)
         reason = bad.reason if bad else "the model's plan does not serve it"
-        return VersionStatus(name, version, State.UNAVAILABLE, reason)
+        return VersionStatus(name, version, State.UNAVAILABLE, reason, is_refused=bad is not None)
 
     def _only_name(self) -> str:
         self.require_live()

@@ -157,6 +157,19 @@ class Schedule(Generic[T]):
         self._queues[ticket.priority].setdefault(key, deque()).append(ticket)
         self._waiting[ticket.priority] += 1
 
+    def grow(self, ticket: Ticket[T], size_bytes: int) -> None:
+        """The row's body takes so many bytes at least, whatever was said at admission.
+
+        Raises Refused, and changes nothing, where that is more than there is room for beside others.
+        """
+        more_bytes = size_bytes - ticket.size_bytes
+        if more_bytes <= 0:
+            return
+        if self._open > 1 and self._bytes + more_bytes > self._max_bytes:
+            raise Refused(0.0)
+        ticket.size_bytes = size_bytes
+        self._bytes += more_bytes
+
     def leave(self, ticket: Ticket[T]) -> None:
         """The row is over, answered or not. Calling it again does nothing."""
         if ticket.state is _State.QUEUED:

@@ -39,9 +39,14 @@ def ports(models_dir: Path) -> Iterator[tuple[Server, str]]:
 def test_metrics_and_versions_are_on_the_admin_port_only(ports: tuple[Server, str]) -> None:
     server, admin = ports
     server.predict(tiny.row(1))
-    for path in ("/metrics", "/v1/admin/models"):
-        assert httpx.get(server.url + path).status_code == 404
-        assert httpx.get(admin + path).status_code == 200
+    for method, path in (
+        ("GET", "/metrics"),
+        ("GET", "/v1/admin/models"),
+        ("POST", "/v2/repository/index"),
+        ("POST", "/v2/repository/models/tiny/load"),
+    ):
+        assert httpx.request(method, server.url + path).status_code == 404
+        assert httpx.request(method, admin + path).status_code == 200
     assert 'route="/v1/predict"' in httpx.get(f"{admin}/metrics").text
     assert httpx.post(f"{admin}/v1/predict").status_code == 404
 
@@ -82,11 +87,11 @@ def test_a_blocked_loop_is_told_from_a_busy_one(models_dir: Path) -> None:
         clock = Clock()
         heartbeat = Heartbeat(clock=clock)
         async with engine() as running, heartbeat.beating():
-            vitals = Vitals(running, Stopping(), heartbeat, dead_s=30)
             repository = Repository(models_dir, loader(device=Device("cpu"), threads=1), plan=Plan())
+            vitals = Vitals(running, repository, Stopping(), heartbeat, dead_s=30)
             metrics = Metrics()
             protection = Protection(metrics, vitals.stopping, key_file=None, rate=None, cors_origins=())
-            transport = httpx.ASGITransport(admin_app(repository, vitals, metrics, protection))
+            transport = httpx.ASGITransport(admin_app(vitals, metrics, protection))
             async with httpx.AsyncClient(transport=transport, base_url="http://admin") as admin:
                 clock.now_s = 4.9
                 assert (await admin.get("/healthz")).status_code == 200, "busy"

@@ -93,6 +93,13 @@ def test_malformed_forms_have_their_codes(server: Server, body: bytes, status: i
     assert (response.status_code, response.json()["code"]) == (status, code)
 
 
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/embed", "/v1/predict/batch"])
+def test_parameters_in_the_query_are_not_passed_over(server: Server, path: str) -> None:
+    refused = httpx.post(f"{server.url}{path}?model=nobody", files={"text": (None, "sept")})
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_parameter")
+    assert "Leave the query out" in refused.json()["detail"]
+
+
 def test_a_file_field_left_alone_in_a_browser_is_absent(server: Server) -> None:
     body = form(part("image", "", extra='; filename=""'), part("text", "sept"))
     assert post(server, body).json()["modalities"]["used"] == ["text"]

@@ -7,7 +7,7 @@ import hmac
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +56,8 @@ ROUTES = [
     ("GET", "/openapi.json", None), ("GET", "/metrics", "metrics"), ("GET", "/v1/admin/models", "admin"),
     ("POST", "/v2/repository/index", "admin"), ("GET", "/v1/models", "predict"),
     ("POST", "/v1/predict", "predict"), ("GET", "/v2/models/tiny", "predict"),
-    ("POST", "/v2/models/tiny/infer", "predict"), ("GET", "/nothing", "predict"),
-    ("GET", "//healthz", "predict"),
+    ("POST", "/v2/models/tiny/infer", "predict"), ("GET", "/v1/nothing", "predict"),
+    ("GET", "/nothing", "admin"), ("GET", "//healthz", "admin"),
 ]  # fmt: skip
 SCOPES: dict[str, set[str]] = {"": set(), "tri_wrong": set(), "app": {"predict"}, "ops": {"admin", "metrics"}}
 
@@ -73,6 +73,33 @@ def test_a_path_is_for_the_keys_of_its_scope(
         else:
             assert status == (403 if scopes else 401), key
     assert guarded.ask(method, path, "all").status_code not in (401, 403)
+
+
+TRICKS: dict[str, Callable[[str], str]] = {
+    "a line feed": lambda path: f"{path}%0A",
+    "a NUL": lambda path: f"{path}%00",
+    "a slash at the end": lambda path: f"{path}/",
+    "two slashes": lambda path: f"/{path}",
+    "two slashes inside": lambda path: path.replace("/", "//"),
+    "encoded slashes": lambda path: path[0] + path[1:].replace("/", "%2F"),
+    "encoded letters": lambda path: "".join(one if one == "/" else f"%{ord(one):02X}" for one in path),
+    "capitals": str.upper,
+    "dots": lambda path: f"/healthz/..{path}",
+}
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_no_spelling_of_a_path_gets_a_key_past_a_scope_that_it_lacks(guarded: Guarded, trick: str) -> None:
+    paths = httpx.get(f"{guarded.server.url}/openapi.json").json()["paths"]
+    asked = [(method, path, needed(path)) for path, methods in paths.items() for method in methods]
+    with httpx.Client(base_url=guarded.server.url) as http:
+        for method, path, scope in asked:
+            spelled = TRICKS[trick](path.format(name="tiny", version=1, job_id="job_1"))
+            for key, scopes in SCOPES.items():
+                if scope is None or scope in scopes:
+                    continue
+                answer = http.request(method, spelled, headers={"x-api-key": guarded.keys.get(key, key)})
+                assert answer.status_code in (401, 403, 404), (method, spelled, key)
 
 
 def test_every_route_of_the_server_is_in_a_scope_on_purpose(server: Server) -> None:
@@ -218,7 +245,11 @@ def test_all_keys_are_compared_in_constant_time(tmp_path: Path) -> None:
         ("a/b predict " + "0" * 64, "line 1: a name has"),
         (
             "a predict " + "0" * 64 + "\nb predict " + "0" * 64,
-            "two lines have the same name or the same digest.",
+            "two lines have the same digest.",
+        ),
+        (
+            "a predict " + "0" * 64 + "\na admin " + "1" * 64,
+            "two lines of one name have not the same scopes.",
         ),
     ],
 )
@@ -246,6 +277,17 @@ def test_the_command_makes_a_key_and_its_line(tmp_path: Path) -> None:
         new_key("", frozenset())
 
 
+def header_parameters(server: Server) -> set[str]:
+    """What the routes say they read of a request's head."""
+    paths = httpx.get(f"{server.url}/openapi.json").json()["paths"].values()
+    parameters = [
+        one for path in paths for operation in path.values() for one in operation.get("parameters", [])
+    ]
+    found = {one["name"] for one in parameters if one["in"] == "header"}
+    assert "Idempotency-Key" in found
+    return found
+
+
 def test_browsers_of_other_pages_are_refused_unless_their_origin_is_named(
     server: Server, models_dir: Path, tmp_path: Path
 ) -> None:
@@ -258,5 +300,11 @@ def test_browsers_of_other_pages_are_refused_unless_their_origin_is_named(
         preflight = httpx.options(f"{open_to.url}/v1/predict", headers=asked)
         assert preflight.status_code == 200, "a browser asks this without a key"
         assert preflight.headers["access-control-allow-origin"] == "https://shop.example"
+        for name in {"Inference-Header-Content-Length", "traceparent", *header_parameters(server)}:
+            wish = asked | {"access-control-request-headers": name.lower()}
+            assert httpx.options(f"{open_to.url}/v1/predict", headers=wish).status_code == 200, name
+        answer = httpx.get(f"{open_to.url}/healthz", headers={"origin": "https://shop.example"})
+        exposed = answer.headers["access-control-expose-headers"].split(", ")
+        assert {"Location", "Inference-Header-Content-Length", "Retry-After"} <= set(exposed)
         other = httpx.get(f"{open_to.url}/healthz", headers={"origin": "https://evil.example"})
         assert "access-control-allow-origin" not in other.headers

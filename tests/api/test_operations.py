@@ -29,14 +29,15 @@ def test_models_are_listed_with_what_they_accept(server: Server, bundle: Bundle)
 
 
 def test_a_bundle_that_does_not_serve_is_listed_without_its_reason(tmp_path: Path) -> None:
-    """The reason may name files; it is for the log."""
+    """The reason may name files; it is for the log. A good one that the plan does not want is not refused."""
     tiny.write(tmp_path, version=1)
-    (tiny.write(tmp_path, version=2) / "fusion.onnx").write_bytes(b"changed")
+    tiny.write(tmp_path, version=2)
+    (tiny.write(tmp_path, version=3) / "fusion.onnx").write_bytes(b"changed")
     with serving(tmp_path) as server:
         listed = httpx.get(f"{server.url}/v1/models").json()
-        assert listed["refused"] == [{"name": "tiny", "version": 2}]
+        assert listed["refused"] == [{"name": "tiny", "version": 3}]
         assert any("fusion.onnx" in line["event"] for line in server.log_lines())
-        assert server.predict(tiny.row(1)).json()["model"]["version"] == 1
+        assert server.predict(tiny.row(1)).json()["model"]["version"] == 2
 
 
 def test_probes_answer(server: Server) -> None:
@@ -123,9 +124,23 @@ def test_a_wrong_method_learns_all_right_ones(server: Server) -> None:
     def allowed(path: str) -> str:
         return httpx.request("PATCH", server.url + path).headers["allow"]
 
-    assert allowed("/v1/admin/models/tiny") == "GET, PUT"
+    assert allowed("/v1/admin/models/tiny") == "GET, HEAD, PUT"
     assert allowed("/v1/predict") == "POST"
     assert allowed("/openapi.json") == "GET, HEAD"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/models", "/metrics", "/docs", "/openapi.json"])
+def test_head_is_get_without_a_body(server: Server, path: str) -> None:
+    head, get = httpx.head(server.url + path), httpx.get(server.url + path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+    wrong = httpx.head(f"{server.url}/v1/predict")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+
+
+def test_no_path_leads_to_the_host_that_a_header_names(server: Server) -> None:
+    answer = httpx.post(f"{server.url}/v1/predict/", headers={"host": "elsewhere"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
 def test_the_docs_page_needs_no_other_host(server: Server) -> None:

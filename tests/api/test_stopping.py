@@ -88,7 +88,10 @@ def test_while_it_drains_it_is_unready_but_serves(models_dir: Path) -> None:
             probe = httpx.get(f"{server.url}/readyz")
             assert (probe.status_code, probe.json()["code"]) == (503, "draining")
             assert int(probe.headers["retry-after"]) >= 1
-            assert httpx.get(f"{server.url}/healthz").status_code == 200
+            for path in ("/v2/health/ready", "/v2/models/tiny/ready"):
+                assert httpx.get(server.url + path).status_code == 503, path
+            for path in ("/healthz", "/v2/health/live"):
+                assert httpx.get(server.url + path).status_code == 200, path
             late = connected.post("/v1/predict", files=form(tiny.row(1)))
             assert (late.status_code, late.headers["connection"]) == (200, "close")
         assert server.process.wait(5) == 0

@@ -103,13 +103,54 @@ def test_promote_canary_and_rollback_over_http(flowing: tuple[Path, Server]) -> 
     assert answering() == 1
 
 
+def test_a_promote_that_is_sent_twice_can_still_be_rolled_back(flowing: tuple[Path, Server]) -> None:
+    folder, server = flowing
+    tiny.write(folder, version=2)
+    until(lambda: state(server, 2) == "READY")
+    admin(server, "/tiny/promote", version=1)
+    for _ in range(2):
+        plan = admin(server, "/tiny/promote", version=2).json()["plan"]
+        assert (plan["stable"], plan["previous"]) == (2, 1)
+    assert admin(server, "/tiny/rollback").json()["plan"]["stable"] == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b'{"version": true}', 422, "invalid_parameter"),
+        (b'{"version": "1"}', 422, "invalid_parameter"),
+        (b'{"version": 0}', 422, "invalid_parameter"),
+        (b"{}", 422, "invalid_parameter"),
+        (b"{", 400, "bad_request"),
+        (b"\xff", 400, "bad_request"),
+        (b'{"version": 1, "version": 1}', 400, "bad_request"),
+        (b" " * 2**20, 413, "body_too_large"),
+    ],
+)
+def test_a_change_that_cannot_be_read_changes_nothing(
+    server: Server, body: bytes, status: int, code: str
+) -> None:
+    url, headers = f"{server.url}/v1/admin/models/tiny", {"content-type": "application/json"}
+    refused = httpx.post(f"{url}/promote", content=body, headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (status, code)
+    if status != 422:
+        refused = httpx.put(url, content=body, headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (status, code)
+    assert httpx.post(f"{url}/promote", content=b'{"version": 1}').status_code == 415
+
+
 def test_unload_and_load_over_http(flowing: tuple[Path, Server]) -> None:
     _, server = flowing
     assert admin(server, "/tiny/unload").json()["plan"]["enabled"] is False
     gone = server.predict(tiny.row(1))
     assert (gone.status_code, gone.json()["code"]) == (404, "model_not_found")
+    unready = httpx.get(f"{server.url}/readyz")
+    assert (unready.status_code, unready.json()["code"]) == (503, "not_ready")
+    assert httpx.get(f"{server.url}/v2/health/ready").status_code == 503
+    assert httpx.get(f"{server.url}/healthz").status_code == 200
     assert admin(server, "/tiny/load").status_code == 200
     assert server.predict(tiny.row(1)).status_code == 200
+    assert httpx.get(f"{server.url}/readyz").status_code == 200
     assert admin(server, "/huge/load").json()["code"] == "model_not_found"
     assert admin(server, "/tiny", "PUT", versions="some").json()["code"] == "invalid_parameter"
 

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.api.keys import Scope, new_key
 from app.jobs.errors import TooMany
 from app.jobs.folder import Folder
 from app.jobs.jobs import Jobs, Limits
@@ -188,6 +189,7 @@ def test_the_newest_jobs_come_first_and_in_pages(asker: Asker) -> None:
     made = [asker.submit(lines([row(number)]))["id"] for number in range(3)]
     first = asker.ask("GET", "/v1/jobs?limit=2").json()
     assert [one["id"] for one in first["jobs"]] == made[:0:-1]
+    asker.ask("DELETE", f"/v1/jobs/{made[1]}")  # a page goes on where its last job was
     rest = asker.ask("GET", f"/v1/jobs?limit=1&before={first['next']}").json()
     assert [one["id"] for one in rest["jobs"]] == made[:1]
 
@@ -236,6 +238,13 @@ def test_a_key_sees_its_own_jobs_only(models_dir: Path, tmp_path: Path) -> None:
         assert bob.submit(lines([row(1)]), **{"Idempotency-Key": "mine"})["id"] != job["id"]
         assert ops.ask("GET", "/v1/jobs").status_code == 403
         assert httpx.get(f"{server.url}/v1/jobs").status_code == 401
+
+        rotated, line = new_key("ann", frozenset({Scope.PREDICT}))
+        with (tmp_path / "keys").open("a") as file:
+            file.write(f"{line}\n")
+        again = Asker(server, key=rotated)
+        wait_for(lambda: again.ask("GET", "/v1/jobs").status_code == 200)
+        assert again.job(job["id"]) == ann.job(job["id"]), "a new key of the same name"
 
 
 def test_ended_jobs_are_kept_for_a_while(models_dir: Path, tmp_path: Path) -> None:

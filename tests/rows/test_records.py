@@ -30,6 +30,8 @@ def read(value: object, base: Path = Path("/data"), names: Names = Names()) -> R
     [
         ({"id": "a", "image": "x/1.png"}, {"image": InFile(Path("/data/x/1.png"))}),
         ({"id": "a", "image": "/x/1.png"}, {"image": InFile(Path("/x/1.png"))}),
+        ({"id": "a", "image": "/9j/photos/2024/a.jpg"}, {"image": InFile(Path("/9j/photos/2024/a.jpg"))}),
+        ({"id": "a", "audio": "//srv/clips/a.wav"}, {"audio": InFile(Path("//srv/clips/a.wav"))}),
         ({"id": "a", "image": BASE64}, {"image": PICTURE}),
         ({"id": "a", "image": f"data:image/png;base64,{BASE64}"}, {"image": PICTURE}),
         ({"id": "a", "image": {"base64": BASE64}}, {"image": PICTURE}),

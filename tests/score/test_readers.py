@@ -175,6 +175,22 @@ def test_a_shard_cut_short_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     assert only.problem is not None
 
 
+@pytest.mark.parametrize("size", [b"\xff" * 12, b"\x80" + b"\xff" * 11, b"\x80" + b"\0" * 3 + b"\x7f" * 8])
+@pytest.mark.parametrize("member", [0, 1])
+def test_a_shard_whose_numbers_cannot_be_is_broken(tmp_path: Path, size: bytes, member: int) -> None:
+    """In tar's binary form a member may say that it has less than nothing, or more than any disk."""
+    file = shard(tmp_path)
+    with tarfile.open(file) as tar:
+        header = bytearray(file.read_bytes()[: (start := tar.getmembers()[member].offset) + 512])
+    header[start + 124 : start + 136] = size
+    header[start + 148 : start + 156] = b" " * 8
+    header[start + 148 : start + 156] = f"{sum(header[start : start + 512]):06o}\0 ".encode()
+    file.write_bytes(header + file.read_bytes()[len(header) :])
+    problem = rows_of(file)[-1].problem
+    assert problem is not None
+    assert problem.code == "shard_broken"
+
+
 def test_two_pictures_for_one_row_are_a_problem(tmp_path: Path) -> None:
     write_media(tmp_path / "media")
     (tmp_path / "media" / "r0.jpg").write_bytes(b"")

@@ -224,6 +224,21 @@ class AnyHistory(RuleBasedStateMachine):
             self.order.append(ticket)
         return ticket
 
+    @rule(ticket=admitted_rows, size_bytes=st.integers(0, 600))
+    def grow(self, ticket: Ticket[int] | None, size_bytes: int) -> None:
+        if ticket is None or not ticket.is_open:
+            return
+        before = self.places.open_bytes
+        more = max(0, size_bytes - ticket.size_bytes)
+        try:
+            self.places.grow(ticket, size_bytes)
+        except Refused:
+            assert before + more > 1000
+            assert len(self.open) > 1, "who is alone may always"
+            assert self.places.open_bytes == before
+        else:
+            assert self.places.open_bytes == before + more
+
     @rule(ticket=st.one_of(admitted_rows, queued_rows))
     def leave(self, ticket: Ticket[int] | None) -> None:
         if ticket is not None:

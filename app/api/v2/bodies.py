@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import zlib
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -16,27 +18,54 @@ from app.api.strict_json import parse_json
 _JSON_BYTES: Final = 16 * 2**20
 _WINDOWS: Final = {"gzip": 31, "deflate": 15}  # zlib's wbits; deflate is the zlib format (RFC 9110, 8.4.1.2)
 _WORTH_COMPRESSING: Final = 1024
+_PIECE_BYTES: Final = 2**18  # a millisecond to inflate
 
 
-async def read_body(request: Request, *, most: int) -> bytes:
-    """The body, decompressed. Raises Refusal: body_too_large, or bad_request for a broken compression."""
+async def read_body(
+    request: Request,
+    *,
+    most: int,
+    hold: Callable[[int], None] = lambda size_bytes: None,  # noqa: ARG005
+) -> bytes:
+    """The body, decompressed; `hold` is told how large it has become.
+
+    Raises Refusal body_too_large, or bad_request for a broken compression, or what `hold` raises.
+    """
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding == "identity":
         return await bodies.read_body(request, most=most)
     if encoding not in _WINDOWS:
         raise Refusal("bad_request", "A body is compressed with gzip or deflate, or not at all.")
-    decoder = zlib.decompressobj(_WINDOWS[encoding])
-    body = bytearray()
-    async for chunk in request.stream():
-        try:
-            body += decoder.decompress(chunk, most + 1 - len(body))
-        except zlib.error as error:
-            raise _broken(encoding) from error
-        if len(body) > most:
+    pieces, size = [], 0
+    async for piece in _inflated(request, encoding, most=most):
+        size += len(piece)
+        if size > most:
             raise bodies.too_large(most)
-    if not decoder.eof or decoder.unused_data:
+        hold(size)
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def _inflated(request: Request, encoding: str, *, most: int) -> AsyncIterator[bytes]:
+    """In small pieces and off the event loop: a few bytes may unpack to a thousand times as many."""
+    decoder = zlib.decompressobj(_WINDOWS[encoding])
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > most:
+            raise bodies.too_large(most)
+        packed, is_more = chunk, bool(chunk)
+        while is_more:
+            try:
+                piece = await asyncio.to_thread(decoder.decompress, packed, _PIECE_BYTES)
+            except zlib.error as error:
+                raise _broken(encoding) from error
+            yield piece
+            packed, is_more = decoder.unconsumed_tail, len(piece) == _PIECE_BYTES
+        if decoder.unused_data:
+            raise _broken(encoding)
+    if not decoder.eof:
         raise _broken(encoding)
-    return bytes(body)
 
 
 def load_json(text: bytes) -> Any:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
+from app.api.health import Vitals
 from app.api.v2.errors import refusals
 from app.api.v2.paths import asked_model, on_model
 from app.api.v2.service import Service
-from app.serving.engine import Engine
-from app.serving.errors import Draining, NotReady
 
 
 class Live(BaseModel):
@@ -24,20 +23,21 @@ class ModelReady(Ready):
     name: str
 
 
-def health_router(service: Service) -> APIRouter:
+def health_router(service: Service, vitals: Vitals) -> APIRouter:
     router = APIRouter(tags=["v2"])
 
     @router.get(
-        "/v2/health/live", operation_id="v2_live", summary="Is the process alive?", responses=refusals()
+        "/v2/health/live", operation_id="v2_live", summary="Is the process alive?", responses=refusals(503)
     )
     async def live() -> Live:
+        vitals.check_alive()
         return Live()
 
     @router.get(
         "/v2/health/ready", operation_id="v2_ready", summary="Does it answer?", responses=refusals(503)
     )
     async def ready() -> Ready:
-        _check_ready(service.engine)
+        vitals.check_ready()
         return Ready()
 
     @on_model(
@@ -50,14 +50,7 @@ def health_router(service: Service) -> APIRouter:
     )
     async def model_ready(request: Request) -> ModelReady:
         model = asked_model(service.repository, request)
-        _check_ready(service.engine)
+        vitals.check_ready()
         return ModelReady(name=model.manifest.name)
 
     return router
-
-
-def _check_ready(engine: Engine) -> None:
-    if engine.batcher.is_draining:
-        raise Draining("The server is stopping.")
-    if engine.batcher.is_stuck:
-        raise NotReady("A run has been going for too long.")

@@ -53,5 +53,5 @@ def asked_model(repository: Repository, request: Request) -> LiveModel:
     """The model that the path names. Raises ModelNotFound."""
     version = request.path_params.get("version")
     if version is not None and not (version.isascii() and version.isdigit() and len(version) < 16):
-        raise ModelNotFound("A version is a number. GET /v2/repository/index lists them.", part="version")
+        raise ModelNotFound("A version is a number. GET /v1/models lists them.", part="version")
     return repository.find(request.path_params["name"], None if version is None else int(version))

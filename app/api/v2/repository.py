@@ -12,8 +12,7 @@ from app.api.documented import inlined
 from app.api.errors import Refusal
 from app.api.v2.bodies import load_json, read_body
 from app.api.v2.errors import refusals
-from app.api.v2.service import Service
-from app.serving.repository import State
+from app.serving.repository import Repository, State
 
 _BODY_BYTES: Final = 64 * 1024
 _NO_OVERRIDE: Final = (None, "", "{}")
@@ -43,14 +42,14 @@ class IndexEntry(BaseModel):
     reason: str
 
 
-def repository_router(service: Service) -> APIRouter:
+def repository_router(repository: Repository) -> APIRouter:
     router = APIRouter(prefix="/v2/repository", tags=["v2"])
-    _add_index(router, service)
-    _add_changes(router, service)
+    _add_index(router, repository)
+    _add_changes(router, repository)
     return router
 
 
-def _add_index(router: APIRouter, service: Service) -> None:
+def _add_index(router: APIRouter, repository: Repository) -> None:
     @router.post(
         "/index",
         operation_id="v2_index",
@@ -62,12 +61,12 @@ def _add_index(router: APIRouter, service: Service) -> None:
         asked = _checked(IndexRequest, await _content(request))
         return [
             IndexEntry(name=one.name, version=str(one.version), state=one.state, reason=one.reason)
-            for one in service.repository.index()
+            for one in repository.index()
             if not asked.ready or one.state is State.READY
         ]
 
 
-def _add_changes(router: APIRouter, service: Service) -> None:
+def _add_changes(router: APIRouter, repository: Repository) -> None:
     documented: dict[str, Any] = {
         "status_code": 200,
         "response_class": Response,
@@ -79,7 +78,7 @@ def _add_changes(router: APIRouter, service: Service) -> None:
     async def load(name: str, request: Request) -> Response:
         """By name, from the models folder. Files and configurations in the request are refused."""
         _refuse_overrides(_checked(ChangeRequest, await _content(request)))
-        await asyncio.to_thread(service.repository.load, name)
+        await asyncio.to_thread(repository.load, name)
         return Response()
 
     @router.post(
@@ -88,7 +87,7 @@ def _add_changes(router: APIRouter, service: Service) -> None:
     async def unload(name: str, request: Request) -> Response:
         """Requests that it has are answered. `unload_dependents` changes nothing: no model needs another."""
         _checked(ChangeRequest, await _content(request))
-        await asyncio.to_thread(service.repository.unload, name)
+        await asyncio.to_thread(repository.unload, name)
         return Response()
 
 

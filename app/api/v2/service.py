@@ -53,9 +53,9 @@ class Service:
     limits: Limits
 
     async def read(self, request: Request, model: LiveModel, held: ExitStack) -> bytes:
-        """The body, if there is a place for a row of it; `held` keeps the place."""
+        """The body, if there is a place for a row of it; `held` keeps the place, as large as the body is."""
         most = self.limits.body_bytes
-        held.enter_context(
+        place = held.enter_context(
             self.engine.admit(
                 model.costs,
                 priority=Priority.INTERACTIVE,
@@ -63,7 +63,7 @@ class Service:
                 size_bytes=announced_bytes(request, most=most),
             )
         )
-        return await read_body(request, most=most)
+        return await read_body(request, most=most, hold=place.grow)
 
     async def answer(
         self, request: Request, model: LiveModel, rows: Sequence[Row], held: ExitStack,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import socket
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -114,3 +116,25 @@ def test_compressed_bodies_are_counted_as_large_as_they_are(server: Server) -> N
         result = client.infer("tiny", rows, request_compression_algorithm="gzip")
     assert result.as_numpy("logits").shape == (200, 3)
     assert server.metrics()["trichord_open_bytes"] == 0
+
+
+def test_what_a_body_unpacks_to_is_held_against_the_memory_for_bodies(tmp_path: Path) -> None:
+    """Also before it is complete: four that are on their way fill 8 MiB, and a fifth is told so."""
+    tiny.write(tmp_path)
+    unpacked = 2 * 2**20 - 100
+    packed = gzip.compress(b" " * unpacked)
+    assert len(packed) < 2**12
+    head = (
+        f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n"
+    )
+    with serving(tmp_path, max_megabytes=8) as server, ExitStack() as stack:
+        for count in (1, 2, 3, 4):
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            slow.sendall(head.encode() + packed[:-1])
+            give_up_s = time.monotonic() + 20
+            while (held := server.metrics()["trichord_open_bytes"]) < count * (unpacked - 2**12):
+                assert time.monotonic() < give_up_s, f"{held} bytes are held"
+                time.sleep(0.02)
+        refused = post(server, packed, **{"content-encoding": "gzip"})
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"]
