@@ -155,3 +155,16 @@ def test_a_run_ends_after_as_many_epochs_without_a_better_one_as_it_has_patience
         validate=lambda _, __: next(losses),
     )
     assert (history.best_epoch, history.epochs) == (2, 2 + patience)
+
+
+def test_a_damaged_state_is_told_and_the_run_starts_again(
+    recipe: Recipe, dataset: Dataset, tmp_path: Path
+) -> None:
+    where = Where(state_folder=tmp_path)
+    train(recipe, dataset, seed=3, stage=silent, where=where)
+    path = tmp_path / "state" / STATE_FILE
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.warns(UserWarning, match="is damaged"):
+        again = train(recipe, dataset, seed=3, stage=silent, where=where)
+    assert again.history.resumed_at == 0
+    assert train(recipe, dataset, seed=3, stage=silent, where=where).history.resumed_at == 6
