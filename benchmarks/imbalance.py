@@ -10,7 +10,7 @@ own heads are part of a remedy). Mean over the seeds, and the spread between the
 * none: the joint loss only
 * heads: a head for every modality in the loss, as every recipe has (auxiliary weight 0.5)
 * towers first: encoders learn on their heads alone for a third of the epochs, then together
-* OGM: the gradient of the modality that is ahead is made smaller (Peng et al., CVPR 2022), joint loss only
+* OGM: heads, and the encoder of the modality that is ahead learns more slowly (Peng et al., CVPR 2022)
 * heads, dropout: heads, and modalities dropped at random, which is the default of the recipes
 """
 
@@ -46,7 +46,7 @@ def remedies(schedule: Schedule) -> dict[str, Schedule]:
         "none": bare,
         "heads": replace(bare, auxiliary_weight=0.5),
         "towers first": replace(bare, auxiliary_weight=0.5, tower_epochs=third),
-        "OGM": replace(bare, modulation=0.5),
+        "OGM": replace(bare, auxiliary_weight=0.5, modulation=0.5),
         "heads, dropout": replace(bare, auxiliary_weight=0.5, drop_modality=0.3),
     }
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
@@ -39,44 +43,61 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """All of it is written aside first, so that a kill leaves the one that was there."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(checkpoint.model.state_dict(), folder / WEIGHTS_FILE)
-    if checkpoint.tokenizer_json is not None:
-        (folder / TOKENIZER_FILE).write_bytes(checkpoint.tokenizer_json)
-    run = {
-        "labels": checkpoint.labels,
-        "calibrated": asdict(checkpoint.calibrated),
-        "run": checkpoint.run,
-    }
-    (folder / RUN_FILE).write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
-    (folder / METRICS_FILE).write_text(json.dumps(checkpoint.metrics, indent=1) + "\n", encoding="utf-8")
+    with TemporaryDirectory(dir=folder, prefix="checkpoint-") as name:
+        aside = Path(name)
+        save_file(checkpoint.model.state_dict(), aside / WEIGHTS_FILE)
+        if checkpoint.tokenizer_json is not None:
+            (aside / TOKENIZER_FILE).write_bytes(checkpoint.tokenizer_json)
+        run = {
+            "labels": checkpoint.labels,
+            "calibrated": asdict(checkpoint.calibrated),
+            "run": checkpoint.run,
+        }
+        (aside / RUN_FILE).write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+        (aside / METRICS_FILE).write_text(json.dumps(checkpoint.metrics, indent=1) + "\n", encoding="utf-8")
+        for path in list(aside.iterdir()):
+            path.replace(folder / path.name)
 
 
 def load_checkpoint(folder: Path, recipe: Recipe) -> Checkpoint:
-    """Raises CheckpointInvalid: not there, of another shape than the recipe, or trained for other labels."""
-    try:
+    """Raises CheckpointInvalid: not there, damaged, of another shape than the recipe, or for other labels.
+
+    Raises EncoderUnfit where pretrained weights are no longer to be had.
+    """
+    with _refusing(folder, recipe):
         tokenizer_json = (folder / TOKENIZER_FILE).read_bytes() if recipe.inputs.text else None
+        vocabulary = vocabulary_size(tokenizer_json)
         record = json.loads((folder / RUN_FILE).read_bytes())
         metrics = json.loads((folder / METRICS_FILE).read_bytes())
         _check_labels(record, recipe, folder)
-        calibrated = _calibrated(record["calibrated"])
-        model = Model(recipe, vocabulary=vocabulary_size(tokenizer_json))
+        calibrated, run = _calibrated(record["calibrated"]), record["run"]
+        weights = load_file(folder / WEIGHTS_FILE)
+    model = Model(recipe, vocabulary=vocabulary)
+    with _refusing(folder, recipe):
         if calibrated.conformal is not None:
             thresholds = calibrated.conformal.thresholds(METHOD)
             model.sets = SetsOf(thresholds, method=METHOD, modalities=model.names)
-        model.load_state_dict(load_file(folder / WEIGHTS_FILE))
-    except (OSError, RuntimeError, KeyError, TypeError) as error:
-        raise CheckpointInvalid(
-            f"{folder} holds no checkpoint of recipe {recipe.name}. Train it there first."
-        ) from error
+        model.load_state_dict(weights)
     return Checkpoint(
         model=model.eval(),
         labels=recipe.labels,
         tokenizer_json=tokenizer_json,
         calibrated=calibrated,
-        run=record["run"],
+        run=run,
         metrics=metrics,
     )
+
+
+@contextmanager
+def _refusing(folder: Path, recipe: Recipe) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise CheckpointInvalid(
+            f"{folder} holds no checkpoint of recipe {recipe.name}. Train it there first."
+        ) from error
 
 
 def _check_labels(record: dict[str, Any], recipe: Recipe, folder: Path) -> None:

@@ -63,6 +63,7 @@ class Model(nn.Module):
             task=recipe.task,
             modalities=self.names,
             answers=frozenset(name for name in self.names if self.encoder(name).says_labels),
+            is_balanced=recipe.schedule.is_balanced and recipe.task == "classification",
         )
         self.register_buffer("temperatures", torch.ones(2 ** len(self.names)))
         self.register_buffer("modality_temperatures", torch.ones(len(self.names)))
@@ -101,10 +102,12 @@ class Model(nn.Module):
         encoded = []
         for at, flat in enumerate(features):
             width = self.widths[at]
-            rest = (
-                flat[:, width:].view(len(flat), -1, width) if self.fusion.reads_tokens else flat.unsqueeze(1)
+            tokens = (
+                flat[:, width:].view(len(flat), self.tokens[at], width)
+                if self.fusion.reads_tokens
+                else flat.unsqueeze(1)
             )
-            encoded.append(Encoded(tokens=rest, pooled=flat[:, :width]))
+            encoded.append(Encoded(tokens=tokens, pooled=flat[:, :width]))
         return self._fuse(encoded, present)
 
     def answer(self, features: tuple[Tensor, ...], present: Tensor) -> Answers:

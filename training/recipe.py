@@ -33,10 +33,18 @@ class Schedule:
     )
     pretrained_rate: float = 0.1  # learning rate of pretrained weights, as a share of the others'
     tower_epochs: int = 0  # first epochs in which every encoder learns on its own head alone
-    modulation: float = 0.0  # how far OGM slows a dominant modality (Peng et al. 2022); 0 leaves it out
+    modulation: float = 0.0  # how far OGM slows a dominant encoder (Peng et al. 2022); 0 leaves it out
     is_balanced: bool = False  # weigh classes by the inverse of their share
     is_bfloat16: bool = False  # autocast, where the processor multiplies bfloat16
     threads: int = 2
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        if self.modulation and not self.auxiliary_weight:
+            raise ValueError(
+                "modulation goes by what each modality's own head says, and with auxiliary_weight 0 none "
+                "learns. Raise it, or leave modulation out."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +149,11 @@ class Recipe:
     alone: Alone | None = None
     most_tokens: int = 2_048  # of a tokenizer that is trained on the texts
     is_by_sound: bool = False  # texts are read by the sounds of their letters, see training/sounds.py
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        if self.schedule.modulation and self.task == "multilabel":
+            raise ValueError("modulation compares how sure each modality is of one true class: leave it out.")
 
     def with_fusion(self, level: Level, method: Method) -> Recipe:
         """The same run with another way to join modalities."""

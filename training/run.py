@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,7 +71,7 @@ def train(
 
     A state that an earlier run of the same recipe, data and seed left in `where` is gone on from. `watch`
     hears of every epoch of this process after which validation rows were looked at; what it raises ends the
-    run.
+    run. Raises Diverged.
     """
     where = where or Where()
     tokenizer_json = tokenizer_of(recipe, dataset)
@@ -230,12 +229,10 @@ class _Course:
         model.fusion.settle(said, available, torch.from_numpy(rows.targets), seed=self._seed)
 
     def _validating(self, watch: Watch | None) -> Validate:
-        epochs = count(1)
-
-        def validate(model: Model) -> float:
+        def validate(model: Model, epoch: int) -> float:
             loss = self._validation_loss(model)
             if watch is not None:
-                watch(next(epochs), loss)
+                watch(epoch, loss)
             return loss
 
         return validate

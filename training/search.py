@@ -6,13 +6,16 @@ the median of the others' after each epoch. They are kept in a file: a search th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import optuna
 
+from training.fit.loop import Diverged
 from training.fusion.contract import COMBINATIONS
 from training.recipe import Recipe
 from training.run import Watch
@@ -33,16 +36,30 @@ class Searched:
     best: dict[str, Any]
 
 
-def search(recipe: Recipe, objective: Objective, folder: Path, *, trials: int, seed: int) -> Searched:
-    """`trials` more of them."""
+def search(
+    recipe: Recipe,
+    objective: Objective,
+    folder: Path,
+    *,
+    trials: int,
+    seed: int,
+    provenance: Mapping[str, Any],
+) -> Searched:
+    """`trials` more of them, beside those of the same recipe on data of the same `provenance`.
+
+    A trial that diverges is pruned. Raises Diverged where all did.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=f"sqlite:///{folder / STUDY_FILE}",
-        study_name=recipe.name,
+        study_name=_study_name(recipe, provenance),
         load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=_FIRST_AT_RANDOM),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=_FIRST_AT_RANDOM),
+    )
+    # Trials that are there count: the same seed again would draw those at random again.
+    study.sampler = optuna.samplers.TPESampler(
+        seed=seed + len(study.trials), n_startup_trials=_FIRST_AT_RANDOM
     )
 
     def run(trial: optuna.Trial) -> float:
@@ -51,11 +68,25 @@ def search(recipe: Recipe, objective: Objective, folder: Path, *, trials: int, s
             if trial.should_prune():
                 raise optuna.TrialPruned
 
-        return objective(suggested(recipe, trial), prune)
+        try:
+            return objective(suggested(recipe, trial), prune)
+        except Diverged as error:
+            raise optuna.TrialPruned(str(error)) from error
 
     study.optimize(run, n_trials=trials)
+    if not study.get_trials(states=[optuna.trial.TrialState.COMPLETE]):
+        raise Diverged(
+            f"None of {len(study.trials)} trials ended with a loss. They try up to ten times the recipe's "
+            f"own learning rate, {recipe.schedule.learning_rate:g}: ask for more --trials, or lower it."
+        )
     pruned = sum(one.state is optuna.trial.TrialState.PRUNED for one in study.trials)
     return Searched(len(study.trials), pruned, study.best_value, dict(study.best_params))
+
+
+def _study_name(recipe: Recipe, provenance: Mapping[str, Any]) -> str:
+    """Losses of other epochs, or of other data, are no measure for these."""
+    told = json.dumps({"settings": recipe.settings(), "data": provenance}, sort_keys=True, default=str)
+    return f"{recipe.name}-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
 
 
 def suggested(recipe: Recipe, trial: optuna.Trial) -> Recipe:

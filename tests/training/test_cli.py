@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from typer.testing import CliRunner
 
+from tests.training.recipes.own_rows import write_rows
 from training.__main__ import app
 from training.recipes.registry import RECIPES
 
@@ -32,6 +34,18 @@ def test_a_published_version_is_refused_before_training(tmp_path: Path) -> None:
     code, output = run("train", "digits", "--out", str(tmp_path), "--data", str(tmp_path))
     assert code == 1
     assert "Choose another --version or --out." in output
+
+
+def test_a_run_that_diverges_ends_at_once_and_says_what_to_lower(tmp_path: Path) -> None:
+    table = write_rows(tmp_path)
+    told = ("--manifest", str(table), "--encoder=image=plain", "--encoder=text=ngrams", "--device=cpu")
+    cache = ("--cache", str(tmp_path / "cache"))
+    code, output = run(
+        "train", "finetune", "--out", str(tmp_path / "out"), *told, *cache, "--learning-rate=1e30"
+    )
+    assert code == 1
+    assert re.search(r"no numbers? (at|after) step [1-9]\. Lower --learning-rate\.", output), output
+    assert "Traceback" not in output
 
 
 def test_a_recipe_has_the_name_it_is_called_by() -> None:

@@ -15,6 +15,7 @@ from training.encoders.given import GivenEncoder, as_given
 from training.encoders.specs import Given
 from training.encodings import encode
 from training.frozen import Features, features_of, on_features, train_fusion
+from training.fusion.contract import COMBINATIONS, Level, Method
 from training.model import Model
 from training.progress import silent
 from training.recipe import Recipe
@@ -102,3 +103,13 @@ def test_a_fusion_answers_to_features_as_to_the_encoders_that_said_them(small: R
     read = encode(frozen, Said(said), {"image": 32, "text": 0, "audio": 0}).features["image"]
     with torch.inference_mode():
         torch.testing.assert_close(read, whole.features("image", *pixels))
+
+
+@pytest.mark.parametrize(("level", "method"), COMBINATIONS)
+def test_no_rows_are_answered_by_no_logits(small: Recipe, level: Level, method: Method) -> None:
+    chosen = on_features(small.with_fusion(level, method))
+    model = Model(chosen, vocabulary=1).eval()
+    features = tuple(torch.zeros(0, model.feature_width(name)) for name in model.names)
+    with torch.inference_mode():
+        answers = model.answer(features, torch.zeros(0, 3, dtype=torch.bool))
+    assert answers.logits.shape == answers.probabilities.shape == (0, len(chosen.labels))

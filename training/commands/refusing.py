@@ -16,11 +16,12 @@ from training.data.errors import DataError
 from training.encoders.contract import EncoderUnfit
 from training.export.graphs import GraphFrozen
 from training.export.parity import ParityBroken
+from training.fit.loop import Diverged
 from training.recipes.wanted import RecipeUnfit
 
 _FAULTS: Final = (
-    DataError, CheckpointInvalid, EncoderUnfit, ParityBroken, GraphFrozen, RuntimeFault, BundleError,
-    FileExistsError,
+    DataError, CheckpointInvalid, EncoderUnfit, Diverged, ParityBroken, GraphFrozen, RuntimeFault,
+    BundleError, FileExistsError,
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -111,7 +112,7 @@ def train(
         measured = [
             evaluate(run, recipe, dataset, seed=run.run["seed"], stage=stages(console)) for run in runs
         ]
-        best = min(range(seeds), key=lambda at: runs[at].validation_nll)
+        best = min(range(seeds), key=lambda at: _order_of(runs[at].validation_nll))
         checkpoint, found = measured[best]
         save_checkpoint(out, checkpoint)
         save_wanted(out, wanted)
@@ -137,6 +138,11 @@ def _train(
         return train_recipe(recipe, dataset, seed=seed, stage=stage, where=own)
     with board(board_folder / f"seed{seed}") as told:
         return train_recipe(recipe, dataset, seed=seed, stage=told.stage(stage), where=own, watch=told.watch)
+
+
+def _order_of(loss: float) -> tuple[bool, float]:
+    """What is no number comes last."""
+    return math.isnan(loss), loss
 
 
 def _own_rows(

@@ -42,6 +42,6 @@ def tune(
             run = train_recipe(tried, dataset, seed=seed, stage=stages(CONSOLE), where=where, watch=watch)
             return run.validation_nll
 
-        found = search(recipe, objective, out, trials=trials, seed=seed)
+        found = search(recipe, objective, out, trials=trials, seed=seed, provenance=dataset.provenance)
     (out / "search.json").write_text(json.dumps(asdict(found), indent=1) + "\n")
     print_search(found, CONSOLE)

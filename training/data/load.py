@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -49,7 +51,14 @@ def load_manifest(
     contents = contents_of(entries, inputs)
     refuse([*contents.missing, *wrong_rows(entries, contents, labels)])
     told = labels if labels is not None else labels_of(entries)
-    provenance = {"manifest": {"name": manifest.name, "sha256": digest_of(manifest), "rows": len(entries)}}
+    provenance = {
+        "manifest": {
+            "name": manifest.name,
+            "sha256": digest_of(manifest),
+            "contents_sha256": _digest_of_all(contents),
+            "rows": len(entries),
+        }
+    }
     return dataset_of(entries, contents, inputs, told, cache, task=task, provenance=provenance)
 
 
@@ -97,6 +106,11 @@ def dataset_of(
     return Dataset(
         train=split("train"), validation=split("validation"), test=split("test"), provenance=provenance
     )
+
+
+def _digest_of_all(contents: Contents) -> str:
+    """Of what the rows hold, whatever the files are called."""
+    return hashlib.sha256(json.dumps(contents.digests).encode()).hexdigest()
 
 
 _Numbers = dict[str, int]  # digest to item number, in order

@@ -41,8 +41,8 @@ def build_encoder(
 ) -> Encoder:
     """`vocabulary` is the number of token ids, and None for what is no text.
 
-    Raises EncoderUnfit where the encoder cannot read what the manifest promises, and OSError where
-    pretrained weights are not found.
+    Raises EncoderUnfit where the encoder cannot read what the manifest promises, or its pretrained weights
+    are not to be had.
     """
     if isinstance(spec, Given):
         return GivenEncoder(spec)

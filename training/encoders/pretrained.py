@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoConfig, AutoModel, AutoTokenizer
@@ -158,10 +159,16 @@ def pretrained_tokenizer(source: str, *, revision: str | None = None) -> tuple[b
 
 
 def load_backbone(source: str, revision: str | None, *, tower: str) -> nn.Module:
-    """`tower` names the part of a model with several, such as CLIP's `vision_model`."""
-    model = AutoModel.from_pretrained(
-        source, revision=revision, dtype=torch.float32, use_safetensors=True, **_where(source)
-    )
+    """`tower` names the part of a model with several, such as CLIP's `vision_model`. Raises EncoderUnfit."""
+    try:
+        model = AutoModel.from_pretrained(
+            source, revision=revision, dtype=torch.float32, use_safetensors=True, **_where(source)
+        )
+    except (OSError, SafetensorError) as error:
+        raise EncoderUnfit(
+            f"the weights of {source} cannot be read: {str(error).splitlines()[0]} They are wanted as "
+            "safetensors, where they were when it was trained."
+        ) from error
     backbone = getattr(model, tower, model)
     assert isinstance(backbone, nn.Module)
     return backbone

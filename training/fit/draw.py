@@ -88,7 +88,10 @@ class Drawer:
         self._epoch = epoch
         self._rows = self._split.pairing.rows(seed_of(self._seed, "pairs", epoch))
         order = torch.randperm(len(self._rows), generator=generator_of(self._seed, "order", epoch))
-        self._order = order.numpy()
+        # Where a fold is hidden there may be fewer rows than in the epoch that steps were counted in: some
+        # come twice then, and no step is left without any.
+        least = (self.steps_per_epoch - 1) * self._recipe.schedule.batch_size + 1
+        self._order = np.resize(order.numpy(), max(len(order), least))
 
     def _weights(self, targets: Tensor) -> Tensor:
         if self._class_weights is None:

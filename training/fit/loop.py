@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from app.bundle.manifest import Modality
 from training.fit.chance import seed_of
 from training.fit.distributed import World
 from training.fit.draw import Draw, Drawer
-from training.fit.modulation import slow_the_dominant
+from training.fit.modulation import MODALITY, factors, slowed
 from training.fit.objective import accuracy_of, loss_of
 from training.fit.state import (
     State,
@@ -31,6 +33,10 @@ from training.model import Model
 from training.recipe import Recipe
 
 
+class Diverged(Exception):
+    """The run cannot be gone on with: its loss or its weights are no numbers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """How far a run is; `loss` is of this step's batch, `accuracy` of this process's share of it."""
@@ -41,8 +47,9 @@ class Step:
     accuracy: float
 
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
 Report = Callable[[Step], None]
-Validate = Callable[[Model], float]  # a loss, lower is better
+Validate = Callable[[Model, int], float]  # after so many epochs: a loss, lower is better
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,10 @@ def fit(
     validate: Validate | None = None,
     saving: Saving | None = None,
 ) -> History:
-    """Optimise `model` in place; leaves it in evaluation mode, with the best or the average of its weights"""
+    """Optimise `model` in place; leaves it in evaluation mode, with the best or the average of its weights.
+
+    Raises Diverged, or EncoderUnfit.
+    """
     drawer.teach(model)
     run = _Run(model, drawer, recipe, seed=seed, device=device, world=world or World(), saving=saving)
     run.resume()
@@ -128,7 +138,7 @@ class _Run:
     @property
     def is_over(self) -> bool:
         patience = self._schedule.patience
-        is_tired = patience is not None and self.history.epochs - self.history.best_epoch > patience
+        is_tired = patience is not None and self.history.epochs - self.history.best_epoch >= patience
         return self._done >= self.steps or (is_tired and self.at_epoch_end)
 
     @property
@@ -149,24 +159,31 @@ class _Run:
         loss, fused = self._wrapped(draw, auxiliary_alone=alone)
         self._optimiser.zero_grad(set_to_none=True)
         (loss * self._world.size).backward()  # gradients become means over processes
-        if schedule.modulation and not in_towers:
-            slow_the_dominant(self._model, fused, draw, strength=schedule.modulation, world=self._world)
         nn.utils.clip_grad_norm_(self._model.parameters(), schedule.clip_norm)
-        self._optimiser.step()
+        with slowed(self._optimiser, {} if in_towers else self._modulation(fused, draw)):
+            self._optimiser.step()
         self._cycle.step()
         if self._average is not None:
             self._average.update_parameters(self._model)
         self._done += 1
         value = self._world.total(loss.detach()).item()
+        if not math.isfinite(value):
+            raise Diverged(f"The loss is no number at step {self._done}. Lower --learning-rate.")
         self.history.losses.append(value)
         report(Step(self._done, self.steps, value, accuracy_of(fused.logits, draw.targets, self._task)))
+
+    def _modulation(self, fused: Fused, draw: Draw) -> dict[Modality, float]:
+        strength = self._schedule.modulation
+        if not strength:
+            return {}
+        return factors(self._model.names, fused, draw, strength=strength, world=self._world)
 
     def end_epoch(self, validate: Validate | None) -> None:
         self.history.epochs += 1
         if validate is None or self._schedule.patience is None:
             return
         candidate = self._candidate()
-        value = self._world.from_first(lambda: validate(candidate.eval()), self._device)
+        value = self._world.from_first(lambda: validate(candidate.eval(), self.history.epochs), self._device)
         self._model.train()
         self.history.validation.append(value)
         if value < self.history.best:
@@ -176,6 +193,8 @@ class _Run:
     def finish(self) -> None:
         chosen = self._best or self._candidate().state_dict()
         self._model.load_state_dict(chosen)
+        if not all(weights.isfinite().all() for weights in self._model.parameters()):
+            raise Diverged(f"Weights are no numbers after step {self._done}. Lower --learning-rate.")
         _lay_out(self._model.eval(), torch.contiguous_format)
 
     def _candidate(self) -> Model:
@@ -260,19 +279,21 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def _optimiser(model: Model, recipe: Recipe) -> torch.optim.AdamW:
-    """Pretrained weights learn at a rate of their own; frozen ones are left out."""
+    """Pretrained weights learn at a rate of their own; frozen ones are left out. A group for each encoder."""
     schedule = recipe.schedule
-    pretrained = {id(one) for name in model.names for one in model.encoder(name).pretrained_parameters()}
-    free = [one for one in model.parameters() if one.requires_grad]
-    groups = [
-        {"params": [one for one in free if id(one) not in pretrained], "lr": schedule.learning_rate},
-        {
-            "params": [one for one in free if id(one) in pretrained],
-            "lr": schedule.learning_rate * schedule.pretrained_rate,
-        },
+    encoders = [model.encoder(name) for name in model.names]
+    encoded = {id(one) for encoder in encoders for one in encoder.parameters()}
+    rest = (one for one in model.parameters() if one.requires_grad and id(one) not in encoded)
+    groups: list[tuple[Modality | None, float, list[nn.Parameter]]] = [
+        (None, schedule.learning_rate, list(rest))
     ]
+    for name, encoder in zip(model.names, encoders, strict=True):
+        pretrained = schedule.learning_rate * schedule.pretrained_rate
+        groups.append((name, schedule.learning_rate, list(encoder.own_parameters())))
+        groups.append((name, pretrained, list(encoder.pretrained_parameters())))
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]], weight_decay=schedule.weight_decay
+        [{"params": held, "lr": rate, MODALITY: name} for name, rate, held in groups if held],
+        weight_decay=schedule.weight_decay,
     )
 
 
@@ -281,7 +302,7 @@ def _average(model: Model, keep: float) -> AveragedModel | None:
         return None
     follow = get_ema_multi_avg_fn(keep)  # type: ignore[no-untyped-call]
 
-    def following(held: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+    def following(held: Tensors, current: Tensors, count: Tensor | int) -> None:
         """Of one dtype each. What counts or is a factor of a hash has no mean that is worth anything."""
         if held[0].is_floating_point():
             follow(held, current, count)

@@ -1,31 +1,47 @@
 """On-the-fly gradient modulation: the modality that answers best alone learns more slowly for a step.
 
 Peng et al., Balanced Multimodal Learning via On-the-fly Gradient Modulation, CVPR 2022 (OGM, without the
-noise of its GE variant), for any number of modalities and by encoder, not by name.
+noise of its GE variant), for any number of modalities and by encoder, not by name. They scale gradients under
+SGD, where that scales the update. AdamW divides a gradient by its own size, so here the update is scaled.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
 import torch
 from torch import Tensor, distributed
 
+from app.bundle.manifest import Modality
 from training.fit.distributed import World
 from training.fit.draw import Draw
 from training.fusion.contract import Fused
-from training.model import Model
+
+MODALITY: Final = "modality"
+"""In a parameter group: whose encoder it is of."""
+
+
+@contextmanager
+def slowed(optimiser: torch.optim.Optimizer, by: Mapping[Modality, float]) -> Iterator[None]:
+    """Inside, a step moves each encoder by its factor of what it would."""
+    usual = [group["lr"] for group in optimiser.param_groups]
+    for group in optimiser.param_groups:
+        group["lr"] *= by.get(group[MODALITY], 1.0)
+    yield
+    for group, rate in zip(optimiser.param_groups, usual, strict=True):
+        group["lr"] = rate
 
 
 @torch.no_grad()
-def slow_the_dominant(model: Model, fused: Fused, draw: Draw, *, strength: float, world: World) -> None:
-    """Scale each encoder's gradient by 1 - tanh(strength * ratio) where it is ahead of the others' mean."""
-    for name, factor in zip(model.names, factors(fused, draw, strength=strength, world=world), strict=True):
-        for parameter in model.encoders[name].parameters():
-            if parameter.grad is not None:
-                parameter.grad.mul_(factor)
+def factors(
+    names: tuple[Modality, ...], fused: Fused, draw: Draw, *, strength: float, world: World
+) -> dict[Modality, float]:
+    """1 - tanh(strength * ratio) for whoever is ahead of the others' mean, else 1.
 
-
-def factors(fused: Fused, draw: Draw, *, strength: float, world: World) -> list[float]:
-    """One for each modality, in 0..1, by the mean probability that its own head gives the true class."""
+    The ratio is of the mean probabilities that the own heads give the true class.
+    """
     said = torch.softmax(fused.modality_logits.float(), dim=2)
     right = said.gather(2, draw.targets.view(-1, 1, 1).expand(-1, said.shape[1], 1)).squeeze(2)
     present = draw.batch.present
@@ -33,7 +49,7 @@ def factors(fused: Fused, draw: Draw, *, strength: float, world: World) -> list[
     if world.size > 1:
         distributed.all_reduce(sums)
     scores = sums[0] / sums[1].clamp(min=1)
-    return [_factor(scores, at, strength) for at in range(len(scores))]
+    return {name: _factor(scores, at, strength) for at, name in enumerate(names)}
 
 
 def _factor(scores: Tensor, at: int, strength: float) -> float:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -35,15 +36,19 @@ def save_state(folder: Path, state: State, *, run: str) -> None:
 
 
 def load_state(folder: Path, *, run: str) -> State | None:
-    """None where there is none, or only that of another run."""
+    """None where there is none, or only that of another run, or a damaged one, of which it warns."""
     path = folder / STATE_FILE
     if not path.exists():
         return None
-    with safe_open(path, framework="pt") as saved:
-        told = saved.metadata()
-        if told["run"] != run:
-            return None
-        tensors = {name: saved.get_tensor(name) for name in saved.keys()}  # noqa: SIM118 - no mapping
+    try:
+        with safe_open(path, framework="pt") as saved:
+            told = saved.metadata() or {}
+            if told.get("run") != run:
+                return None
+            tensors = {name: saved.get_tensor(name) for name in saved.keys()}  # noqa: SIM118 - no mapping
+    except SafetensorError:
+        warnings.warn(f"{path} is damaged. The run starts at its first step.", stacklevel=2)
+        return None
     return State(tensors, json.loads(told["facts"]))
 
 

@@ -43,12 +43,13 @@ def build_fusion(
     task: Task,
     modalities: tuple[Modality, ...] = MODALITIES,
     answers: frozenset[Modality] = frozenset(),
+    is_balanced: bool = False,
 ) -> Fusion:
-    """`widths` are those of the encoders, in the order of `modalities`; `answers` is of the shape.
+    """`widths` are those of the encoders, in the order of `modalities`; the last two are of the shape.
 
     Raises ValueError.
     """
     if len(widths) != len(modalities):
         raise ValueError(f"{len(widths)} widths for {len(modalities)} modalities: one for each is wanted.")
     make = _OF_ANSWERS if spec.level == "prediction" else _OF_VECTORS
-    return make[spec.method](spec, Shape(modalities, widths, labels, task, answers))
+    return make[spec.method](spec, Shape(modalities, widths, labels, task, answers, is_balanced))

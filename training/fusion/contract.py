@@ -103,6 +103,7 @@ class Shape:
     labels: int
     task: Task
     answers: frozenset[Modality] = frozenset()  # whose encoders give logits themselves: they have no head
+    is_balanced: bool = False  # heads learn as if every class were as common as the others
 
 
 class Fusion(nn.Module, ABC):

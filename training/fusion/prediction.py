@@ -117,7 +117,8 @@ class ProductOfAnswers(SettledPool):
     Minimizing Contrastive Divergence, Neural Computation 2002; with the prior: Bordley, A Multiplicative
     Formula for Aggregating Probability Assessments, Management Science 1982). a_m = 1 / T_m, T_m being the
     temperature at which expert m alone is calibrated. `settled` is log a_m. Before `settle` the prior is even
-    and a_m is 1.
+    and a_m is 1. Where classes were balanced in training the experts' own prior is even, and only that of the
+    rows remains: log p = sum of a_m log p_m + log prior - log Z.
     """
 
     log_prior: Tensor
@@ -132,7 +133,9 @@ class ProductOfAnswers(SettledPool):
     def combine_by(self, settled: Tensor, heard: Tensor, present: Tensor) -> Tensor:
         counted = torch.where(present, settled.exp(), 0.0).unsqueeze(2)
         agreed = (counted * evidence(heard, task=self.shape.task)).sum(dim=1)
-        return agreed - (counted.sum(dim=1) - 1) * self.log_prior.to(heard.device)  # fitting is on the CPU
+        # Experts that learnt with balanced classes have counted in an even prior, which changes no answer.
+        times = 0.0 if self.shape.is_balanced else counted.sum(dim=1)
+        return agreed - (times - 1) * self.log_prior.to(heard.device)  # fitting is on the CPU
 
     def settle(self, modality_logits: Tensor, available: Tensor, targets: Tensor, *, seed: int) -> None:
         self.log_prior.copy_(log_prior(targets, labels=self.shape.labels, task=self.shape.task))

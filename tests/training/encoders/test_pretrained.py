@@ -268,5 +268,5 @@ def test_pickled_weights_are_not_opened(tmp_path: Path) -> None:
     weights = AutoModel.from_pretrained(source).state_dict()
     (tmp_path / "model.safetensors").unlink()
     torch.save(weights, tmp_path / "pytorch_model.bin")
-    with pytest.raises(OSError, match="safetensors"):
+    with pytest.raises(EncoderUnfit, match="safetensors"):
         build_encoder(PretrainedText(source, width=4), TOKENS, vocabulary=VOCABULARY)

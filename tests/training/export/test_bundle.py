@@ -15,15 +15,21 @@ from app.runtime.agreement import MOST_DIFFERENCE
 from app.runtime.golden import replay
 from app.runtime.predictor import Predictor
 from app.runtime.session import Device
+from tests.training.encoders.saved_models import save_model
 from training.calibrate.conformal import lac_sets
 from training.checkpoint import (
+    METRICS_FILE,
+    RUN_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
     Checkpoint,
     CheckpointInvalid,
     load_checkpoint,
     save_checkpoint,
 )
 from training.data.dataset import Dataset
-from training.encoders.specs import ConvText, MelAudio, PlainImage
+from training.encoders.contract import EncoderUnfit
+from training.encoders.specs import ConvText, MelAudio, PlainImage, PretrainedImage
 from training.evaluate import evaluate
 from training.export.bundle import Published, bundle_folder, parity_samples, publish
 from training.export.card import model_card
@@ -122,6 +128,27 @@ def test_the_card_tells_the_figures_of_the_manifest(bundle: Bundle, recipe: Reci
 def test_a_folder_without_a_checkpoint_is_named(tmp_path: Path, recipe: Recipe) -> None:
     with pytest.raises(CheckpointInvalid, match="holds no checkpoint of recipe digits"):
         load_checkpoint(tmp_path, recipe)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, TOKENIZER_FILE, RUN_FILE, METRICS_FILE])
+def test_a_damaged_checkpoint_is_named(
+    tmp_path: Path, checkpoint: Checkpoint, recipe: Recipe, name: str
+) -> None:
+    save_checkpoint(tmp_path, checkpoint)
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CheckpointInvalid, match="holds no checkpoint of recipe digits"):
+        load_checkpoint(tmp_path, recipe)
+
+
+def test_pretrained_weights_that_are_gone_are_not_blamed_on_the_checkpoint(
+    tmp_path: Path, checkpoint: Checkpoint, recipe: Recipe
+) -> None:
+    save_checkpoint(tmp_path, checkpoint)
+    gone = PretrainedImage(save_model(tmp_path / "vit", "vit"), width=8)
+    (tmp_path / "vit" / "model.safetensors").unlink()
+    with pytest.raises(EncoderUnfit, match="cannot be read"):
+        load_checkpoint(tmp_path, replace(recipe, encoders=recipe.encoders | {"image": gone}))
 
 
 def test_sets_are_in_the_graph_and_hold_the_most_probable_class(

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from training.batch import Stock
-from training.data.dataset import Dataset
+from training.data.dataset import Dataset, Split
 from training.fit.distributed import World
 from training.fit.draw import Draw, Drawer
+from training.fit.folds import WithoutFold
 from training.fit.presence import draw_presence
 from training.recipe import Recipe
 from training.run import preparer_of, tokenizer_of
@@ -60,6 +64,16 @@ def test_an_epoch_shows_every_row_once_and_pairs_anew(recipe: Recipe, dataset: D
     targets = torch.cat([draw(step, drop=0.3).targets for step in steps])
     expected = torch.from_numpy(dataset.train.pairing.rows(0).targets)
     assert torch.equal(targets.sort().values, expected.sort().values)
+
+
+@pytest.mark.parametrize("size", [7, 11])
+def test_no_step_is_without_rows_where_a_fold_hides_some(recipe: Recipe, dataset: Dataset, size: int) -> None:
+    """How many rows keep something depends on the pairs of the epoch."""
+    split = Split(dataset.train.items, WithoutFold(dataset.train.pairing, 0, 2))
+    small = replace(recipe, schedule=replace(recipe.schedule, batch_size=size))
+    draw = drawer(small, replace(dataset, train=split))
+    for epoch in range(12):
+        assert len(draw((epoch + 1) * draw.steps_per_epoch - 1, drop=0.3).targets) > 0
 
 
 def test_processes_share_a_batch_between_them(recipe: Recipe, dataset: Dataset) -> None:

@@ -15,15 +15,19 @@ import torch
 from safetensors.torch import load_file
 
 from tests.training.fake_sets import write_sets
+from tests.training.fit.test_draw import drawer
 from training.batch import Stock
+from training.checkpoint import vocabulary_size
 from training.data.dataset import Dataset
 from training.encoders.specs import NgramText
 from training.encodings import encode, presence_of
+from training.fit.loop import fit
 from training.fit.objective import mean_loss
 from training.fit.state import STATE_FILE
+from training.model import Model
 from training.progress import silent
 from training.recipe import Recipe
-from training.run import Where, evaluation_rows, preparer_of, train
+from training.run import Where, evaluation_rows, preparer_of, tokenizer_of, train
 from training.subsets import SUBSETS
 
 ROOT = Path(__file__).parents[3]
@@ -101,9 +105,16 @@ def test_averaged_and_patient_runs_resume_too(recipe: Recipe, dataset: Dataset, 
 
         return stage()
 
+    epochs: list[int] = []
+
+    def watch(epoch: int, _: float) -> None:
+        epochs.append(epoch)
+
+    own = Where(state_folder=tmp_path, save_every_s=0)
     with pytest.raises(Cut):
-        train(patient, dataset, seed=1, stage=cutting, where=Where(state_folder=tmp_path, save_every_s=0))
-    resumed = train(patient, dataset, seed=1, stage=silent, where=Where(state_folder=tmp_path))
+        train(patient, dataset, seed=1, stage=cutting, where=own, watch=watch)
+    resumed = train(patient, dataset, seed=1, stage=silent, where=own, watch=watch)
+    assert epochs == [1, 2, 3]
     assert resumed.history.resumed_at == 7
     assert resumed.history.validation == whole.history.validation
     for name, weights in whole.model.state_dict().items():
@@ -124,3 +135,36 @@ def test_validation_looks_at_the_very_average_that_is_kept(recipe: Recipe, datas
         raw = encodings.raw(rows, presence_of(trained.model.names, subset, len(rows)))
         losses.append(mean_loss(raw.logits, torch.from_numpy(rows.targets), one.task))
     assert sum(losses) / len(losses) == pytest.approx(trained.history.best, rel=1e-6)
+
+
+@pytest.mark.parametrize("patience", [1, 2])
+def test_a_run_ends_after_as_many_epochs_without_a_better_one_as_it_has_patience(
+    recipe: Recipe, dataset: Dataset, patience: int
+) -> None:
+    schedule = replace(recipe.schedule, epochs=6, patience=patience, learning_rate=1e-9)
+    one = replace(recipe, schedule=schedule)
+    model = Model(one, vocabulary=vocabulary_size(tokenizer_of(one, dataset)))
+    losses = iter([3.0, 2.0, 2.5, 2.4, 2.3, 2.2])
+    history = fit(
+        model,
+        drawer(one, dataset),
+        one,
+        seed=0,
+        device=torch.device("cpu"),
+        report=lambda _: None,
+        validate=lambda _, __: next(losses),
+    )
+    assert (history.best_epoch, history.epochs) == (2, 2 + patience)
+
+
+def test_a_damaged_state_is_told_and_the_run_starts_again(
+    recipe: Recipe, dataset: Dataset, tmp_path: Path
+) -> None:
+    where = Where(state_folder=tmp_path)
+    train(recipe, dataset, seed=3, stage=silent, where=where)
+    path = tmp_path / "state" / STATE_FILE
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.warns(UserWarning, match="is damaged"):
+        again = train(recipe, dataset, seed=3, stage=silent, where=where)
+    assert again.history.resumed_at == 0
+    assert train(recipe, dataset, seed=3, stage=silent, where=where).history.resumed_at == 6

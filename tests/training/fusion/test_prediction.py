@@ -25,8 +25,12 @@ POOLS: tuple[Method, ...] = ("mean", *FITTED)
 every_task = pytest.mark.parametrize("task", TASKS)
 
 
-def pool_of(method: Method, *, task: Task = "classification", labels: int = LABELS) -> Pool:
-    fusion = build_fusion(spec_of("prediction", method), widths=(5, 7, 6), labels=labels, task=task)
+def pool_of(
+    method: Method, *, task: Task = "classification", labels: int = LABELS, is_balanced: bool = False
+) -> Pool:
+    fusion = build_fusion(
+        spec_of("prediction", method), widths=(5, 7, 6), labels=labels, task=task, is_balanced=is_balanced
+    )
     assert isinstance(fusion, Pool)
     return fusion
 
@@ -108,15 +112,21 @@ def test_unsettled_they_are_the_plain_product(method: Method) -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10_000), labels=st.integers(2, 5))
-def test_a_product_of_independent_experts_is_the_posterior(seed: int, labels: int) -> None:
-    """Independent given the label: prior [labels], likelihoods [3, labels, 4 values]."""
+@given(seed=st.integers(0, 10_000), labels=st.integers(2, 5), is_balanced=st.booleans())
+def test_a_product_of_independent_experts_is_the_posterior(
+    seed: int, labels: int, *, is_balanced: bool
+) -> None:
+    """Independent given the label: prior [labels], likelihoods [3, labels, 4 values].
+
+    Experts that learnt with balanced classes hold an even prior.
+    """
     rng = np.random.default_rng(seed)
     prior, likelihood = rng.dirichlet(np.ones(labels)), rng.dirichlet(np.ones(4), size=(3, labels))
     values = np.array(list(product(range(4), repeat=3)))
     seen = np.stack([likelihood[m][:, values[:, m]].T for m in range(3)], axis=1)  # [rows, 3, labels]
-    experts = prior * seen / (prior * seen).sum(axis=2, keepdims=True)
-    pool = pool_of("multiply", labels=labels)
+    own = np.ones(labels) if is_balanced else prior
+    experts = own * seen / (own * seen).sum(axis=2, keepdims=True)
+    pool = pool_of("multiply", labels=labels, is_balanced=is_balanced)
     assert isinstance(pool, ProductOfAnswers)
     pool.double().log_prior.copy_(torch.from_numpy(np.log(prior)))
     for subset in SUBSETS:

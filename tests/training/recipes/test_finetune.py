@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,12 @@ from tests.test_cli import trichord
 from tests.training.encoders.saved_models import save_model
 from tests.training.recipes.own_rows import LABELS, row, write_rows
 from training.__main__ import app
+from training.data.cache import Cache
+from training.data.home import Home
+from training.progress import silent
+from training.recipes.finetune import OwnRows, finetune
 from training.recipes.wanted import load_wanted
+from training.run import Where, train
 
 KINDS = {"image": "vit", "text": "bert", "audio": "ast"}
 
@@ -106,6 +112,19 @@ def test_what_cannot_be_made_is_refused_in_one_sentence(
     assert found == code
     assert sentence in output.replace("│ ", "").replace(" │", "")
     assert "Traceback" not in output
+
+
+def test_a_state_of_other_pictures_under_the_same_names_is_not_gone_on_from(tmp_path: Path) -> None:
+    recipe = finetune(OwnRows(manifest=str(write_rows(tmp_path)), encoders={"image": "plain"}))
+    recipe = replace(recipe, schedule=replace(recipe.schedule, epochs=1, batch_size=8, threads=1))
+    resumed = []
+    for seed in (0, 0, 1):
+        for name in (f"train{number}.png" for number in range(16) if seed):
+            (tmp_path / name).write_bytes(row("low", seed=100 + int(name[5:-4])).image or b"")
+        rows = recipe.load(Home(tmp_path), Cache(tmp_path / "cache"))
+        where = Where(state_folder=tmp_path / "state")
+        resumed.append(train(recipe, rows, seed=0, stage=silent, where=where).history.resumed_at)
+    assert resumed == [0, 2, 0]
 
 
 def test_own_rows_are_for_no_other_recipe(tmp_path: Path) -> None:
