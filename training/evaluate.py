@@ -139,7 +139,7 @@ def report_of(found: Evaluation, recipe: Recipe, trained: Trained) -> Report:
         summary=f"{recipe.about.rows} {recipe.about.data}",
         labels=recipe.labels,
         provenance={
-            "recipe": recipe.name,
+            "recipe": run["recipe"],
             "fusion": f"{recipe.fusion.level}/{recipe.fusion.method}",
             "parameters": run["parameters"],
             "seed": run["seed"],

@@ -129,6 +129,7 @@ class About:
     data: str  # where the rows come from
     rows: str  # what a test row is, and what in it is independent
     datasets: tuple[str, ...] = ()  # their names on the Hugging Face hub
+    licence: str | None = None  # of the bundle, by the hub's word for it; None leaves it to whoever publishes
     limits: tuple[str, ...] = ()  # what the model is not for
 
 
@@ -149,6 +150,7 @@ class Recipe:
     alone: Alone | None = None
     most_tokens: int = 2_048  # of a tokenizer that is trained on the texts
     is_by_sound: bool = False  # texts are read by the sounds of their letters, see training/sounds.py
+    called: str | None = None  # on the command line, where the bundle has another name
 
     def __post_init__(self) -> None:
         """Raises ValueError."""
@@ -168,7 +170,7 @@ class Recipe:
     def settings(self) -> dict[str, Any]:
         """All that decides what is learnt, but for data and seed: JSON-able, as the manifest keeps it."""
         return {
-            "recipe": self.name,
+            "recipe": self.called or self.name,
             "task": self.task,
             "inputs": self.inputs.model_dump(mode="json"),
             "encoders": {name: _told(spec) for name, spec in self.encoders.items()},

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from training.choose import Choice
@@ -18,6 +20,7 @@ LABELS_HEADER: Final = ("micro F1", "95 % interval", "macro F1", "NLL")
 _ECE: Final = {"ece": "ECE", "ece_debiased": "debiased", "ece_noise": "of noise alone"}
 SETS_HEADER: Final = ("covered", "error", "mean size", "groups", "covered with the top class")
 GATES_HEADER: Final = ("gate", "limit", "measured", "where", "met")
+_HEADER_WIDTH: Final = 10  # on a terminal; a longer title goes on below
 
 Rows = list[tuple[str, ...]]
 
@@ -149,10 +152,15 @@ def _over(seeds: OverSeeds) -> str:
 
 
 def _print(console: Console, header: tuple[str, ...], rows: Rows, *, title: str | None = None) -> None:
-    table = Table(*header, title=title)
+    """Narrow enough for 80 columns, and where it is not, no name of a row is cut."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(header[0], no_wrap=True)
+    for name in header[1:]:
+        table.add_column(fill(name, _HEADER_WIDTH), no_wrap="interval" in name, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console.print(table)
+    console.print()
 
 
 def _is_single(metrics: dict[str, Any]) -> bool:

@@ -103,6 +103,7 @@ def train(
         "parameters": count_parameters(model),
         "train_s": round(history.seconds, 1),
         "epochs": history.epochs,
+        "device": where.device.type,
         "modality_temperatures": calibrated.modality_temperatures,
         "validation_nll": round(validation_nll, 6),
         "data": dataset.provenance,

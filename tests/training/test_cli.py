@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from tests.training.recipes.own_rows import write_rows
@@ -11,8 +12,9 @@ from training.recipes.registry import RECIPES
 
 
 def run(*arguments: str) -> tuple[int, str]:
+    """Exit code, and what is said without frames and line ends."""
     result = CliRunner().invoke(app, list(arguments))
-    return result.exit_code, result.output
+    return result.exit_code, " ".join(result.output.replace("│", " ").split())
 
 
 def test_an_unknown_recipe_is_refused_with_those_that_exist() -> None:
@@ -27,6 +29,33 @@ def test_missing_data_are_named_in_one_sentence(tmp_path: Path) -> None:
     assert code == 1
     assert "mnist/train-images-idx3-ubyte.gz is not in" in output
     assert "Traceback" not in output
+
+
+def test_a_path_is_told_as_it_is_called(tmp_path: Path) -> None:
+    data, out = tmp_path / "data[old]", tmp_path / "out[v2]"
+    (out / "bundle/digits/1").mkdir(parents=True)
+    code, output = run("train", "digits", "--out", str(tmp_path / "out"), "--data", str(data))
+    assert (code, f"is not in {data}" in output) == (1, True)
+    code, output = run("train", "digits", "--out", str(out), "--data", str(data))
+    assert (code, output.startswith(f"error: {out}/bundle/digits/1 exists.")) == (1, True)
+
+
+@pytest.mark.parametrize("verb", ["train", "export", "variant", "choose", "tune"])
+def test_an_out_that_is_a_file_is_refused(tmp_path: Path, verb: str) -> None:
+    (tmp_path / "out").write_text("")
+    needed = {"choose": ["--among", "feature/sum"], "tune": ["--trials", "1"]}.get(verb, [])
+    code, output = run(verb, "xor", "--out", str(tmp_path / "out"), *needed)
+    assert code == 2
+    assert "is a file." in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("verb", ["train", "choose", "tune"])
+def test_an_out_below_a_file_is_refused_before_training(tmp_path: Path, verb: str) -> None:
+    (tmp_path / "file").write_text("")
+    needed = {"choose": ["--among", "feature/sum"], "tune": ["--trials", "1"]}.get(verb, [])
+    code, output = run(verb, "xor", "--out", str(tmp_path / "file/out"), *needed)
+    assert (code, "Not a directory" in output) == (1, True)
 
 
 def test_a_published_version_is_refused_before_training(tmp_path: Path) -> None:

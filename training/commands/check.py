@@ -27,7 +27,9 @@ def check(
         str | None, typer.Option(help="Known labels, separated by commas; else those of training rows.")
     ] = None,
     encoder: Encoders = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write what is found there, too.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, help="Write what is found there, too.")
+    ] = None,
     task: Annotated[
         Task, typer.Option(help="One label for each row, or any number, separated by ;")
     ] = "classification",
@@ -39,13 +41,16 @@ def check(
     """
     known = None if labels is None else tuple(label.strip() for label in labels.split(","))
     with refusing():
+        if json_file is not None:  # what cannot be written is better told before an hour of decoding
+            json_file.parent.mkdir(parents=True, exist_ok=True)
         entries = read_manifest(manifest, task=task)
         inputs = _inputs_of(encoders_of(encoder)) if encoder else None
         with decoding(CONSOLE) as advance:
             findings = check_entries(entries, inputs, known, advance=advance)
-    print_findings(findings, CONSOLE)
-    if json_file is not None:
-        json_file.write_text(json.dumps(findings.as_json(), indent=1, ensure_ascii=False) + "\n")
+        print_findings(findings, CONSOLE)
+        if json_file is not None:
+            told = json.dumps(findings.as_json(), indent=1, ensure_ascii=False)
+            json_file.write_text(told + "\n", encoding="utf-8")
     if not findings.is_clean:
         raise typer.Exit(2)
 

@@ -35,6 +35,7 @@ def choose(
     """Train a recipe with several fusions and say which is best on validation rows, and by how much."""
     with refusing():
         recipes = [Wanted(recipe=name, fusion=fusion).make() for fusion in among.split(",")]
+        out.mkdir(parents=True, exist_ok=True)
         dataset = load_rows(recipes[0], data, cache)
         judged = []
         for recipe in recipes:

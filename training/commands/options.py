@@ -13,7 +13,9 @@ from training.recipes.finetune import FINETUNE
 from training.recipes.wanted import NAMES
 
 RecipeName = Annotated[str, typer.Argument(help=f"One of: {', '.join(NAMES)}.")]
-Out = Annotated[Path, typer.Option(help="Folder for the checkpoint, the report and the bundle.")]
+Out = Annotated[
+    Path, typer.Option(file_okay=False, help="Folder for the checkpoint, the report and the bundle.")
+]
 Data = Annotated[
     Path | None, typer.Option(help="Folder with the data sets; without it those of digits are downloaded.")
 ]

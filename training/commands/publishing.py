@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
+from rich.markup import escape
 
 from training.checkpoint import load_checkpoint
 from training.data.cache import Cache
@@ -31,9 +32,10 @@ def publish_checkpoint(recipe: Recipe, dataset: Dataset, out: Path, *, version: 
     with CONSOLE.status("export"):
         graphs = export_graphs(checkpoint.model, recipe.inputs)
         published = publish(checkpoint, recipe, graphs, dataset.test, destination, number=version)
-    parity = published.parity
+    parity, folder = published.parity, escape(str(destination))
     CONSOLE.print(
-        f"Published {destination} ({published.size_bytes / 1e6:.1f} MB). Largest difference from torch on "
+        f"Published {folder} ({published.size_bytes / 1e6:.1f} MB). Largest difference from torch on "
         f"{parity.rows} rows and every subset: {parity.split_difference:.1e} split, "
-        f"{parity.fused_difference:.1e} fused; {parity.flips} labels differ."
+        f"{parity.fused_difference:.1e} fused; {parity.flips} labels differ.",
+        soft_wrap=True,
     )

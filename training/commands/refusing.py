@@ -8,6 +8,7 @@ from typing import Final
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from app.bundle.errors import BundleError
 from app.runtime.errors import RuntimeFault
@@ -21,7 +22,7 @@ from training.recipes.wanted import RecipeUnfit
 
 _FAULTS: Final = (
     DataError, CheckpointInvalid, EncoderUnfit, Diverged, ParityBroken, GraphFrozen, RuntimeFault,
-    BundleError, FileExistsError,
+    BundleError, OSError,
 )  # fmt: skip
 
 
@@ -39,4 +40,5 @@ def refusing() -> Iterator[None]:
 
 def complain(error: Exception) -> None:
     """On standard error."""
-    Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+    told = escape(str(error))  # a path may hold what looks like markup
+    Console(stderr=True).print(f"[red]error:[/red] {told}", highlight=False, soft_wrap=True)

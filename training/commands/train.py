@@ -100,6 +100,7 @@ def train(
                 destination = bundle_folder(out, recipe, number=version)
                 if destination.exists():
                     raise FileExistsError(f"{destination} exists. Choose another --version or --out.")
+                out.mkdir(parents=True, exist_ok=True)  # or be refused, before hours of training
                 dataset = load_rows(recipe, data, cache, console)
             where = Where(device=device_of(device), world=world, state_folder=out / "state")
             board_folder = out / "tensorboard" if tensorboard and world.is_first else None

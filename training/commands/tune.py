@@ -35,6 +35,7 @@ def tune(
 
     with refusing():
         recipe = Wanted(recipe=name, epochs=epochs).make()
+        out.mkdir(parents=True, exist_ok=True)
         dataset = load_rows(recipe, data, cache)
         where = Where(device=device_of(device))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from training.checkpoint import load_checkpoint
 from training.commands.options import CacheFolder, Data, Out, RecipeName, Version
@@ -43,4 +44,5 @@ def variant(
             complain(failure)
             raise typer.Exit(3) from failure
     print_gates(made.verdict.as_json(), CONSOLE)
-    CONSOLE.print(f"Published {made.published.folder} ({made.published.size_bytes / 1e6:.2f} MB).")
+    folder, size_mb = escape(str(made.published.folder)), made.published.size_bytes / 1e6
+    CONSOLE.print(f"Published {folder} ({size_mb:.2f} MB).", soft_wrap=True)

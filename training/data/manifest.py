@@ -11,13 +11,17 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
+import pyarrow
 import pyarrow.lib
 import pyarrow.parquet
+import pyarrow.types
 
 from app.bundle.manifest import MODALITIES, Modality, Task
 from training.data.errors import DataMissing, ManifestUnreadable
@@ -27,6 +31,9 @@ Body = Path | bytes  # where an input is, or the input itself
 _REQUIRED: Final = ("id", "label", "split")
 _KNOWN: Final = frozenset((*_REQUIRED, *MODALITIES, "group"))
 _SEPARATOR: Final = ";"  # between the labels of one cell
+_MOST_BYTES: Final = 2**31 - 1  # of a CSV's cell: a text may be as long as a model reads
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_HALF: Final = "holds half a character, a lone surrogate. Write it again as UTF-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,7 @@ def read_manifest(path: Path, *, task: Task = "classification") -> tuple[Entry, 
     """All rows, in order.
 
     Raises DataMissing, or ManifestUnreadable naming the row and the column. Rows are counted from 1, without
-    a CSV's header.
+    a CSV's header and without blank lines.
     """
     if not path.is_file():
         raise DataMissing(f"{path} is not there. Name a manifest: JSONL, CSV or Parquet.")
@@ -95,6 +102,8 @@ class _Cells:
             raise ManifestUnreadable(
                 f"{self.where}: there is none of the columns {', '.join(MODALITIES)}. Add one."
             )
+        if any(_SURROGATE.search(name) for name in self.cells):
+            raise ManifestUnreadable(f"{self.where}: a column's name {_HALF}.")
         row_id = self._string("id")
         if row_id is None:
             raise self._wrong("id", "it is empty. Give every row a name of its own")
@@ -121,11 +130,19 @@ class _Cells:
     def _string(self, column: str) -> str | None:
         """Whole numbers and truth values are read as they are written; a list or bytes are not."""
         value = self._value(column)
-        if value is None or isinstance(value, str):
-            return value
-        if isinstance(value, bool | int) or (column not in _KNOWN and isinstance(value, float)):
+        if value is None:
+            return None
+        if isinstance(value, str):
+            return self._whole(column, value)
+        if isinstance(value, bool | int) or (column not in _KNOWN and isinstance(value, float | Decimal)):
             return str(value)
         raise self._wrong(column, f"a {type(value).__name__} where a string belongs. Write a string")
+
+    def _whole(self, column: str, value: str) -> str:
+        """What no file can be called, and no report can hold."""
+        if _SURROGATE.search(value):
+            raise self._wrong(column, f"it {_HALF}")
+        return value
 
     def _text(self) -> str | None:
         value = self._value("text")
@@ -140,7 +157,7 @@ class _Cells:
                 value = [part.strip() for part in value.split(_SEPARATOR)]
             if isinstance(value, list):
                 if all(isinstance(label, str) and label for label in value):
-                    return tuple(dict.fromkeys(value))
+                    return tuple(dict.fromkeys(self._whole("label", label) for label in value))
                 raise self._wrong("label", "a list holds something else than labels. Write strings")
         label = self._string("label")
         return None if label is None else (label,)
@@ -152,7 +169,7 @@ class _Cells:
         if not isinstance(value, str):
             kind = type(value).__name__
             raise self._wrong(column, f"a {kind} where a path belongs. Write a path relative to the manifest")
-        relative = PurePosixPath(value)
+        relative = PurePosixPath(self._whole(column, value))
         path = self.folder / relative
         if "\0" in value or relative.is_absolute() or not path.resolve().is_relative_to(self.folder):
             raise self._wrong(column, "the path leaves the manifest's folder. Put the file inside it")
@@ -161,7 +178,7 @@ class _Cells:
 
 def _read_jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
     with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(_decoded(lines, path), start=1):
+        for number, line in enumerate(filter(str.strip, _decoded(lines, path)), start=1):
             try:
                 cells = json.loads(line)
             except (ValueError, RecursionError) as error:
@@ -174,6 +191,7 @@ def _read_jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _read_csv(path: Path) -> Iterator[Mapping[str, Any]]:
+    csv.field_size_limit(_MOST_BYTES)
     with path.open(encoding="utf-8-sig", newline="") as lines:
         rows = csv.reader(_decoded(lines, path), strict=True)
         try:
@@ -196,9 +214,17 @@ def _read_parquet(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=1_000):
-                yield from batch.to_pylist()
+                yield from _with_times_as_strings(batch).to_pylist()
     except (pyarrow.lib.ArrowException, OSError, UnicodeDecodeError) as error:  # by what is broken
         raise ManifestUnreadable(f"{path.name} is not a complete Parquet file. Write it again.") from error
+
+
+def _with_times_as_strings(batch: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
+    """As they are kept; Python has no nanoseconds to hold those that pandas writes."""
+    for at, column in enumerate(batch.schema):
+        if pyarrow.types.is_temporal(column.type) and not pyarrow.types.is_interval(column.type):
+            batch = batch.set_column(at, column.name, batch.column(at).cast(pyarrow.string()))
+    return batch
 
 
 def _decoded(lines: Iterator[str], path: Path) -> Iterator[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from app.bundle.manifest import Fit, Manifest
-from training.recipe import Recipe
+from training.recipe import Recipe, Schedule
 from training.report import (
     GATES_HEADER,
     SETS_HEADER,
@@ -45,11 +45,12 @@ def model_card(manifest: Manifest, recipe: Recipe) -> str:
 
 
 def _header(manifest: Manifest, recipe: Recipe) -> str:
+    licence = [f"license: {recipe.about.licence}"] if recipe.about.licence else []
     datasets = [f"datasets: [{', '.join(recipe.about.datasets)}]"] if recipe.about.datasets else []
     return "\n".join(
         (
             "---",
-            "license: apache-2.0",
+            *licence,
             "library_name: onnx",
             f"tags: [multimodal, fusion, onnx, {', '.join(manifest.inputs.names)}]",
             *datasets,
@@ -201,11 +202,11 @@ def _training(manifest: Manifest, recipe: Recipe) -> str:
     parity = run["parity"]
     return "\n\n".join(
         (
-            f"Recipe `{run['recipe']}`, seed {run['seed']}: {schedule.epochs} epochs of AdamW, one cycle, "
+            f"Recipe `{run['recipe']}`, seed {run['seed']}: {_epochs(run, schedule)} of AdamW, one cycle, "
             f"batches of {schedule.batch_size}; each row loses each modality with probability "
             f"{schedule.drop_modality:g}; every modality has a head of its own (weight "
-            f"{schedule.auxiliary_weight:g}). {run['train_s']:.0f} s for training on {schedule.threads} CPU "
-            "threads.",
+            f"{schedule.auxiliary_weight:g}). {run['train_s']:.0f} s for training on "
+            f"{_device(run, schedule)}.",
             f"Data: {recipe.about.data}",
             f"Temperatures, fitted on validation rows: {temperatures}.",
             f"Exported graphs against torch on {parity['rows']} test rows and every subset: largest "
@@ -213,6 +214,18 @@ def _training(manifest: Manifest, recipe: Recipe) -> str:
             f"{parity['fused_difference']:.1e} (one graph), {parity['flips']} labels differ.",
         )
     )
+
+
+def _epochs(run: dict[str, Any], schedule: Schedule) -> str:
+    stopped = run["epochs"] < schedule.epochs
+    return f"{run['epochs']} of {schedule.epochs} epochs" if stopped else f"{run['epochs']} epochs"
+
+
+def _device(run: dict[str, Any], schedule: Schedule) -> str:
+    """A checkpoint from before it was kept says nothing."""
+    if "device" not in run:
+        return "a device that was not recorded"
+    return f"{schedule.threads} CPU threads" if run["device"] == "cpu" else f"`{run['device']}`"
 
 
 _NOISE: Final = (
@@ -229,4 +242,9 @@ _FILES: Final = (
 
 def _table(header: tuple[str, ...], rows: Rows) -> str:
     lines = [header, tuple("---" for _ in header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(said: str) -> str:
+    """Columns and values of one's own rows may hold what ends a cell or a row."""
+    return " ".join(said.split()).replace("|", r"\|")

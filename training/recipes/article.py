@@ -76,6 +76,7 @@ def article() -> Recipe:
                 "but the number."
             ),
             datasets=("uoft-cs/cifar10", "ucirvine/reuters21578", "mteb/free-spoken-digit-dataset"),
+            licence="other",  # research only
             limits=(
                 "The classes are made up: nothing in the world is a cat, a trade report and a three at once. "
                 "It measures the machinery of fusion, not a use.",

@@ -61,6 +61,7 @@ def avt_digits() -> Recipe:
                 "for the set called AV-MNIST, of which there is no build that can be repeated."
             ),
             datasets=("ylecun/mnist", "mteb/free-spoken-digit-dataset", "ashraq/esc50"),
+            licence="other",  # it keeps words under the GPL
             limits=(
                 "A test of fusion under hard inputs, not a reader of digits: pictures keep four numbers of "
                 "784, and speech is drowned.",

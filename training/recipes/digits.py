@@ -111,6 +111,7 @@ def digits() -> Recipe:
                 "languages. Rows are paired by digit inside a split, never across."
             ),
             datasets=("ylecun/mnist", "mteb/free-spoken-digit-dataset"),
+            licence="apache-2.0",
             limits=(
                 "Single digits only: not numbers of several digits, not arithmetic, not other symbols.",
                 "Speech is English, from five men with good microphones; other voices are heard worse, as "

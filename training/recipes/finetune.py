@@ -83,6 +83,7 @@ def finetune(told: OwnRows) -> Recipe:
     rows = partial(_load, told=told, inputs=inputs, labels=labels, sources=sources)
     return Recipe(
         name=told.name,
+        called=FINETUNE,
         task=told.task,
         labels=labels,
         inputs=inputs,

@@ -77,6 +77,7 @@ def picturewords() -> Recipe:
                 "Real triples of three children's programs: Tux Paint stamps (GPL-2.0-or-later), Art4Apps by "
                 "way of Abecedarium (CC BY-SA 3.0) and GCompris voices (GPL-3.0 and others)."
             ),
+            licence="other",  # of all that it keeps of pictures and names: see `data`
             limits=(
                 "Two answers of five are wrong on concepts that it never saw.",
                 "A voice adds little to a picture and its name.",

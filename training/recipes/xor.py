@@ -47,6 +47,7 @@ def xor() -> Recipe:
                 "25 % from one input, 50 % from any two and 100 % from all three; a product of experts "
                 "stays at 25 %."
             ),
+            licence="apache-2.0",
             limits=(
                 "A test of fusion methods and nothing else: the pictures, words and tones are made up, and "
                 "real modalities are never without any meaning of their own.",

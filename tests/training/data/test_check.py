@@ -259,6 +259,22 @@ def test_check_finds_what_training_refuses_by_the_command_that_it_names(
     assert kind in {one["kind"] for one in json.loads(answer.read_text())["found"]}
 
 
+def test_labels_may_stand_apart(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.parquet", whole_set())
+    result = CliRunner().invoke(app, ["check", str(path), "--labels", "cat, dog"])
+    assert result.exit_code == 0, result.output
+
+
+def test_the_answer_s_folder_is_made_before_anything_is_decoded(tmp_path: Path) -> None:
+    path, answer = write(tmp_path / "rows.parquet", whole_set()), tmp_path / "a/b/answer.json"
+    result = CliRunner().invoke(app, ["check", str(path), "--json", str(answer)])
+    assert (result.exit_code, json.loads(answer.read_text())["clean"]) == (0, True)
+    below = str(answer / "answer.json")
+    result = CliRunner().invoke(app, ["check", str(path), "--json", below])
+    assert (result.exit_code, result.output.startswith("error: ")) == (1, True)
+    assert "decode" not in result.output
+
+
 @pytest.mark.parametrize("encoders", [TRIO, ("text=ngrams",), ()])
 def test_nothing_is_found_in_a_whole_set(tmp_path: Path, encoders: tuple[str, ...]) -> None:
     path = write(tmp_path / "rows.parquet", whole_set())

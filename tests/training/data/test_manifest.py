@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,61 @@ def test_parquet_holds_the_inputs_themselves(tmp_path: Path) -> None:
     assert entry == Entry(
         id="7", image=b"\x89PNG", labels=("3",), split="train", columns={"size": "1.5"}
     )  # numbers are read as they are written
+
+
+def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", ROWS)
+    path.write_text(path.read_text().replace("\n", "\n\n") + "  \n")
+    assert [entry.id for entry in read_manifest(path)] == ["a", "b"]
+
+
+def test_a_csv_holds_texts_of_any_length(tmp_path: Path) -> None:
+    text = "word " * 40_000
+    [entry, _] = read_manifest(write(tmp_path / "rows.csv", [{**ROWS[0], "text": text}, ROWS[1]]))
+    assert entry.text == text
+
+
+def test_times_and_amounts_are_columns_too(tmp_path: Path) -> None:
+    when, price = pyarrow.scalar(1_704_067_200_000_000_001, pyarrow.timestamp("ns")), Decimal("1.50")
+    rows = [
+        {**ROWS[0], "day": datetime.date(2024, 1, 1), "price": price},
+        {**ROWS[1], "day": None, "price": price},
+    ]
+    table = pyarrow.Table.from_pylist(rows)
+    table = table.append_column("when", pyarrow.array([when, None], when.type))
+    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
+    first, second = (entry.columns for entry in read_manifest(tmp_path / "rows.parquet"))
+    assert first == {
+        "lang": "en", "day": "2024-01-01", "price": "1.50", "when": "2024-01-01 00:00:00.000000001"
+    }  # fmt: skip
+    assert second == {"lang": "", "day": "", "price": "1.50", "when": ""}
+
+
+@pytest.mark.parametrize("column", ["id", "image", "audio", "label", "split", "group", "lang"])
+def test_half_a_character_is_named(tmp_path: Path, column: str) -> None:
+    path = write(tmp_path / "rows.jsonl", [ROWS[0], {**ROWS[1], column: "a\ud800"}])
+    with pytest.raises(ManifestUnreadable, match=f"row 2, column '{column}': it holds half a character"):
+        read_manifest(path)
+
+
+def test_half_a_character_of_a_text_is_left_to_whoever_reads_texts(tmp_path: Path) -> None:
+    [entry] = read_manifest(write(tmp_path / "rows.jsonl", [{**ROWS[0], "text": "a\ud800"}]))
+    assert entry.text == "a\ud800"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label": ["x", "\ud800"]}, "column 'label': it holds half"),
+        ({"\udc00": "x"}, "row 1: a column's name holds half"),
+    ],
+)
+def test_half_a_character_elsewhere_is_named(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    path = write(tmp_path / "rows.jsonl", [{**ROWS[0], **changes}])
+    with pytest.raises(ManifestUnreadable, match=message):
+        read_manifest(path, task="multilabel")
 
 
 def test_an_absent_input_stays_absent(tmp_path: Path) -> None:

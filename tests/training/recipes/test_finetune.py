@@ -31,7 +31,7 @@ def run(*arguments: object) -> tuple[int, str]:
 
 
 def test_a_pretrained_trio_is_trained_verified_and_served(tmp_path: Path) -> None:
-    table, out = write_rows(tmp_path), tmp_path / "out"
+    table, out = write_rows(tmp_path), tmp_path / "out[v2]"
     encoders = [f"--encoder={name}={save_model(tmp_path / kind, kind)}" for name, kind in KINDS.items()]
     told = ("--manifest", table, *encoders, "--tune=image,text", "--name=trio", "--cache", tmp_path / "cache")
     code, output = run(
@@ -39,6 +39,7 @@ def test_a_pretrained_trio_is_trained_verified_and_served(tmp_path: Path) -> Non
     )
     assert code == 0, output
     folder = out / "bundle/trio/1"
+    assert f"Published {folder} (" in output
     manifest = read_bundle(folder).manifest
     assert manifest.labels == LABELS
     assert manifest.inputs.image is not None
