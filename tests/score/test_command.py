@@ -178,6 +178,27 @@ def test_dead_letters_are_an_input(folder: Path, tmp_path: Path) -> None:
     assert (inside.code, "lies in the output folder" in inside.stderr) == (2, True)
 
 
+def test_a_row_that_its_reader_refused_is_not_answered_in_part(folder: Path, tmp_path: Path) -> None:
+    """Where cells or files may be anybody's, its dead letter says all of them, and is refused as well."""
+    (tmp_path / "rows.csv").write_text("id,text\na,not a seven, but a three\nb,due\n")
+    (tmp_path / "few.csv").write_text("id,text,image\nc,uno\n")
+    media = tmp_path / "media"
+    media.mkdir()
+    for name in ("d.png", "d.PNG"):
+        (media / name).write_bytes(tiny.png((250, 0, 0)))
+    (media / "d.txt").write_text("uno")
+    inputs = [part for name in ("rows.csv", "few.csv", "media") for part in ("--input", tmp_path / name)]
+    assert score(*inputs, "--output", tmp_path / "out", "--bundle", folder).summary["scored"] == 1
+    first = letters(tmp_path / "out")
+    assert {letter["id"]: letter["code"] for letter in first} == {
+        "a": "invalid_csv", "c": "invalid_csv", "d": "ambiguous_row"
+    }  # fmt: skip
+    assert first[0]["row"] == {"id": "a", "text": ["a", "not a seven", " but a three"]}
+    again = ("--input", tmp_path / "out" / "errors.jsonl", "--output", tmp_path / "again", "--bundle", folder)
+    assert score(*again).summary["scored"] == 0
+    assert [letter["id"] for letter in letters(tmp_path / "again")] == ["a", "c", "d"]
+
+
 def test_ids_that_come_again(folder: Path, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"id": "a", "text": "uno"}\n{"id": "a", "text": "due"}\n{"text": "tre"}\n')

@@ -175,6 +175,30 @@ def test_a_shard_cut_short_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     assert only.problem is not None
 
 
+def a_shard_of(folder: Path, *members: tuple[str, bytes]) -> Path:
+    file = folder / "of.tar"
+    with tarfile.open(file, "w") as tar:
+        for name, body in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(body)
+            tar.addfile(member, io.BytesIO(body))
+    return file
+
+
+def test_two_pictures_of_a_sample_are_a_problem(tmp_path: Path) -> None:
+    file = a_shard_of(
+        tmp_path, ("a.left.png", b"1"), ("a.right.png", b"2"), ("a.txt", b"uno"), ("b.png", b"3")
+    )
+    problems = {row.id: row.problem and row.problem.code for row in rows_of(file)}
+    assert problems == {"a": "ambiguous_row", "b": None}
+
+
+@pytest.mark.parametrize("other", ["README", "._a.txt", "d/._a.png", ".DS_Store", "d/README"])
+def test_what_belongs_to_no_sample_does_not_divide_one(tmp_path: Path, other: str) -> None:
+    [row] = rows_of(a_shard_of(tmp_path, (other, b"x"), ("a.png", b"1"), (other, b"x"), ("a.txt", b"uno")))
+    assert (row.id, row.load(MOST)) == ("a", RawInputs(image=b"1", text=b"uno", audio=None))
+
+
 def test_two_pictures_for_one_row_are_a_problem(tmp_path: Path) -> None:
     write_media(tmp_path / "media")
     (tmp_path / "media" / "r0.jpg").write_bytes(b"")
