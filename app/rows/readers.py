@@ -174,6 +174,11 @@ def read_folder(path: Path, _names: Names) -> Iterator[Record]:
             yield _member_record((inside / stem).as_posix(), members, path, share=0)
 
 
+def has_media(folder: Path) -> bool:
+    """Whether read_folder would find a row."""
+    return any(Path(name).suffix.lower() in SUFFIXES for _, _, files in os.walk(folder) for name in files)
+
+
 def read_shard(path: Path, _names: Names) -> Iterator[Record]:
     """A plain tar in WebDataset's order: the members of a row follow each other: `a.jpg`, `a.txt`, `a.wav`.
 

@@ -30,7 +30,7 @@ from app.score.columns import answer
 from app.score.engine import Failed, Load, Model, Outcome, Scored
 from app.score.errors import EngineLost, NotAsked
 from app.score.http import Fault, RowClient
-from app.score.pace import Size, pause_s
+from app.score.pace import Rate, Size, pause_s
 
 _PACK_BYTES: Final = 4 * 2**20  # of one request, an eighth of what a server takes; a larger row goes alone
 _HELD_BYTES: Final = 12 * 2**20  # of packs without an answer; each is in memory two or three times over
@@ -46,6 +46,7 @@ class Asking:
     most_at_once: int = 32
     retries: int = 5
     patience_s: float = 300.0
+    per_second: float | None = None  # rows
     top_k: int = 5
     embeddings: bool = False
     explanations: bool = False
@@ -121,6 +122,7 @@ class RemoteEngine:
             pause_s=pause_s,
         )
         self._size = Size(asking.batch_rows)
+        self._rate = Rate(asking.per_second) if asking.per_second else None
 
     @property
     def load(self) -> Load:
@@ -171,6 +173,7 @@ class RemoteEngine:
             while asking and not stop.is_set():
                 await self._hand_over(asking, outcomes, stop)
         finally:
+            stop.set()  # whoever waits to read a row
             for task in asking:
                 task.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
@@ -208,7 +211,7 @@ class RemoteEngine:
         size = 0
         while len(pack) + len(failed) < self._size.now and size < _PACK_BYTES and not stop.is_set():
             row = next(rows, None)
-            if row is None:
+            if row is None or stop.wait(self._rate.wait_s() if self._rate else 0):
                 break
             try:
                 raw = row.load(self.model.most_bytes)

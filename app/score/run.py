@@ -16,6 +16,7 @@ from app.rows.seen import SeenIds
 from app.score.columns import output_row
 from app.score.engine import Engine, Failed, Model, Outcome, Scored
 from app.score.errors import TooManyErrors
+from app.score.inputs import Input
 from app.score.ledger import Ledger
 from app.score.pace import Rate
 from app.score.parts import OpenPart, Part
@@ -55,7 +56,7 @@ class Unfinished:
     Each iteration begins anew, so an engine may read them elsewhere, and again where a machine was lost.
     """
 
-    rows: Iterable[Row]
+    rows: Input
     finished: Positions
     shard: Shard = Shard()
     limit: int | None = None
@@ -65,17 +66,18 @@ class Unfinished:
         seen = SeenIds()
         rate = Rate(self.per_second) if self.per_second else None
         mine = 0
-        for row in self.rows:
-            is_new = seen.is_new(row.id)
-            if row.position % self.shard.count != self.shard.index:
+        for found in self.rows.found():
+            is_new = seen.is_new(found.id)
+            if found.position % self.shard.count != self.shard.index:
                 continue
             if self.limit is not None and mine >= self.limit:
                 return
             mine += 1
-            if row.position in self.finished:
+            if found.position in self.finished:
                 continue
             if rate is not None and (wait_s := rate.wait_s()):
                 time.sleep(wait_s)
+            row = found.row()
             yield row if is_new or row.problem else _twice(row)
 
 
