@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 from app.jobs.errors import TooLarge
 from app.jobs.job import Chunk
@@ -58,7 +58,7 @@ class Spool:
 
     def add(self, record: Record) -> None:
         """A row that another format brought. Raises TooLarge."""
-        line = json.dumps(_portable(record.value), default=str).encode(errors="surrogatepass")
+        line = json.dumps(record.value, default=json_bytes).encode(errors="surrogatepass")
         self._put(line, record)
 
     def close(self) -> tuple[Chunk, ...]:
@@ -106,19 +106,6 @@ class Spool:
             self._chunks.append(Chunk(self._first, rows, self._offset, size, self._problems))
         self._problems = {}
         self._first, self._offset = self._rows, self._size
-
-
-def _portable(value: object) -> Any:
-    """Bytes as base64 that says so: a name of a file could look like any other."""
-    match value:
-        case {"bytes": bytes(body)}:
-            return _portable(body)
-        case dict():
-            return {name: _portable(entry) for name, entry in value.items()}
-        case bytes():
-            return {"base64": json_bytes(value)}
-        case _:
-            return value
 
 
 def read_lines(path: Path, chunk: Chunk) -> list[bytes]:

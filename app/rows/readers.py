@@ -94,7 +94,7 @@ def read_csv(path: Path, names: Names) -> Iterator[Record]:
                 yield Record(None, base, min(1, read / max(1, size)), problem)
                 continue
             if row:
-                yield _row_of_cells(header, row, base, min(1, read / max(1, size)))
+                yield _row_of_cells(header, row, names, base, min(1, read / max(1, size)))
 
 
 def _header(cells: Iterator[list[str]], path: Path, names: Names) -> list[str]:
@@ -107,10 +107,13 @@ def _header(cells: Iterator[list[str]], path: Path, names: Names) -> list[str]:
     return header
 
 
-def _row_of_cells(header: list[str], row: list[str], base: Path, share: float) -> Record:
-    value = {name: cell for name, cell in zip(header, row, strict=False) if cell}
+def _row_of_cells(header: list[str], row: list[str], names: Names, base: Path, share: float) -> Record:
+    value: dict[str, Any] = {name: cell for name, cell in zip(header, row, strict=False) if cell}
     if len(row) == len(header):
         return Record(value, base, share)
+    # Nobody knows whose a cell is, so all stand where one input would: no dead letter may be read as a row.
+    ids = {name: value[name] for name in (names.id, "custom_id") if name in value}
+    value = ids | {next(name for name in header if name in names.all[1:]): row}
     reason = f"The row has {len(row)} cells, the header {len(header)}."
     return Record(value, base, share, Unreadable("invalid_csv", reason))
 
@@ -172,6 +175,11 @@ def read_folder(path: Path, _names: Names) -> Iterator[Record]:
             yield _member_record((inside / stem).as_posix(), members, path, share=0)
 
 
+def has_media(folder: Path) -> bool:
+    """Whether read_folder would find a row."""
+    return any(Path(name).suffix.lower() in SUFFIXES for _, _, files in os.walk(folder) for name in files)
+
+
 def read_shard(path: Path, _names: Names) -> Iterator[Record]:
     """A plain tar in WebDataset's order: the members of a row follow each other: `a.jpg`, `a.txt`, `a.wav`.
 
@@ -184,15 +192,19 @@ def read_shard(path: Path, _names: Names) -> Iterator[Record]:
     try:
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := _next_member(tar, file)) is not None:
-                if not member.isfile():
+                found, suffix = _key(member)
+                if found is None:
                     continue
-                found, suffix = _key(member.name)
                 if found != key and members and key is not None:
                     yield _member_record(key, members, path.parent, share)
                     members = {}
                 key, share = found, min(1, (member.offset_data + member.size) / size)
                 if suffix in SUFFIXES:
-                    members[suffix] = {"file": path.name, "offset": member.offset_data, "size": member.size}
+                    members[member.name] = {
+                        "file": path.name,
+                        "offset": member.offset_data,
+                        "size": member.size,
+                    }
     except (tarfile.TarError, ValueError, OverflowError):  # the latter two by numbers in a header
         if key is not None and members:
             yield _member_record(key, members, path.parent, share)
@@ -219,20 +231,21 @@ def _next_member(tar: tarfile.TarFile, file: IO[bytes]) -> tarfile.TarInfo | Non
     return member
 
 
-def _key(name: str) -> tuple[str, str]:
-    """`a/b.left.jpg` is row `a/b` and, by its last suffix, an image."""
-    folder, _, file = name.rpartition("/")
-    stem, _, _rest = file.partition(".")
+def _key(member: tarfile.TarInfo) -> tuple[str | None, str]:
+    """`a/b.left.jpg` is of row `a/b` and, by its last suffix, an image; a README or `._b.jpg` is of none."""
+    folder, _, file = member.name.rpartition("/")
+    stem, _, rest = file.partition(".")
+    if not (member.isfile() and stem and rest):
+        return None, ""
     return (f"{folder}/{stem}" if folder else stem), Path(file).suffix.lower()
 
 
 def _member_record(row_id: str, members: dict[str, Any], base: Path, share: float) -> Record:
-    value: dict[str, Any] = {"id": row_id}
-    twice: Modality | None = None
+    found: dict[Modality, list[Any]] = {}
     for name, where in members.items():
-        modality = SUFFIXES[Path(name).suffix.lower() or name]
-        twice = modality if modality in value else twice
-        value.setdefault(modality, where)
+        found.setdefault(SUFFIXES[Path(name).suffix.lower()], []).append(where)
+    value = {"id": row_id} | {name: files if len(files) > 1 else files[0] for name, files in found.items()}
+    twice = next((name for name, files in found.items() if len(files) > 1), None)
     if twice is None:
         return Record(value, base, share)
     return Record(value, base, share, Unreadable("ambiguous_row", f"The row has more than one {twice} file."))

@@ -170,14 +170,14 @@ def _media(
 
 def _medium(entry: object, modality: Modality, base: Path, *, may_be_file: bool) -> bytes | InFile:
     match entry:
-        case bytes():
-            return entry
+        case bytes(body) | {
+            "bytes": bytes(body)
+        }:  # a struct is as Hugging Face's data sets have it in Parquet
+            return body
         case {"file": str(name), **rest}:
             return InFile(base / name, _whole(rest.get("offset", 0)), _whole_or_none(rest.get("size")))
-        case {"base64": str(text)}:
+        case {"base64": str(text)} | {"bytes": {"base64": str(text)}}:  # what json_bytes makes of those
             return _decoded(text, modality)
-        case {"bytes": bytes(body)}:  # as Hugging Face's data sets have it in Parquet
-            return body
         case {"path": str(name)}:
             return InFile(base / name)
         case str() if modality == "text":
@@ -228,7 +228,7 @@ def _whole_or_none(number: object) -> int | None:
     return None if number is None else _whole(number)
 
 
-def json_bytes(value: object) -> str:
-    """For json.dumps: bytes as base64, which is how they are read back."""
+def json_bytes(value: object) -> dict[str, str]:
+    """For json.dumps: bytes as base64 that says so, or it would be read back as a text or a file's name."""
     assert isinstance(value, bytes), "the rest of a record is JSON"
-    return base64.b64encode(value).decode()
+    return {"base64": base64.b64encode(value).decode()}

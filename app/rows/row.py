@@ -49,8 +49,8 @@ class InFile:
 class Row:
     """`position` counts the rows of the input from 0 and says, together with the input's files, which it is.
 
-    `original` is what stood in the input, in the JSON that a dead letter repeats (bytes may stand in it), and
-    relative names in it are looked up in `base`.
+    `original` is what stood in the input, as JSON or bytes, for a dead letter to repeat; relative names in it
+    are looked up in `base`.
     """
 
     position: int

@@ -116,7 +116,7 @@ def score(
     from app.bundle.errors import BundleError
     from app.rows.records import Names
     from app.runtime.errors import RuntimeFault
-    from app.score.errors import NotAsked, ScoreError
+    from app.score.errors import ScoreError
     from app.score.inputs import open_input
     from app.score.stopping import Stopped
 
@@ -130,8 +130,7 @@ def score(
     )  # fmt: skip
     try:
         rows = open_input(given, names)
-        if any(output.resolve() == file.parent for file in rows.files):
-            raise NotAsked("The input lies in the output folder. Choose another --output.")
+        _check_apart(rows, output.resolve())
         if dry_run:
             raise typer.Exit(_survey(rows))
         shape = _Shape(
@@ -193,7 +192,13 @@ def _score(rows: Input, asked: Asked, shape: _Shape, folder: Path, *, restart: b
             meter = Meter(load=lambda: engine.load, before=len(ledger.finished))
             out = Output(ledger, opener, shape.format, engine.model, columns, shape.part_rows)
             todo = Unfinished(
-                rows, ledger.finished, shard=shape.shard, limit=shape.limit, per_second=asked.rate
+                rows,
+                ledger.finished,
+                shard=shape.shard,
+                limit=shape.limit,
+                per_second=None
+                if asked.url
+                else asked.rate,  # where it waits for a server, it can be stopped
             )
             try:
                 with shown(meter):
@@ -211,6 +216,16 @@ def _score(rows: Input, asked: Asked, shape: _Shape, folder: Path, *, restart: b
                     ours,
                 )
             return DEAD_LETTERS if ledger.dead else 0
+
+
+def _check_apart(rows: Input, output: Path) -> None:
+    """Or what a run writes would change its input. Raises NotAsked."""
+    from app.score.errors import NotAsked
+
+    if any(output == file.parent for file in rows.files):
+        raise NotAsked("The input lies in the output folder. Choose another --output.")
+    if any(file.is_dir() and output.is_relative_to(file) for file in rows.files):
+        raise NotAsked("The output folder lies in an input folder. Choose another --output.")
 
 
 def _survey(rows: Input) -> int:

@@ -153,6 +153,7 @@ def _remote(asked: Asked) -> Engine:
             most_at_once=asked.concurrency,
             retries=asked.retries,
             patience_s=asked.patience_s,
+            per_second=asked.rate,
             top_k=asked.top_k,
             embeddings=asked.embeddings,
             explanations=asked.explanations,

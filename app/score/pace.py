@@ -72,6 +72,38 @@ class Limit:
             self._halved_s = self.clock()
 
 
+_LARGER: Final = 32  # answers in a row, until a request may be twice as large again
+
+
+@dataclass(slots=True)
+class Size:
+    """How many rows a request has: fewer where one alone is too much for the server, then slowly more."""
+
+    most: int
+    now: int = field(init=False)
+    _answers: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.now = self.most
+
+    def answered(self, rows: int) -> None:
+        """A request of so many rows was answered."""
+        self._answers += rows >= self.now
+        if self._answers >= _LARGER:
+            self._answers = 0
+            self.now = min(self.most, 2 * self.now)
+
+    def lower(self, rows: int) -> None:
+        """No more than so many, for now."""
+        self.now = max(1, min(self.now, rows))
+        self._answers = 0
+
+    def bound(self, rows: int) -> None:
+        """Never more than so many."""
+        self.most = max(1, min(self.most, rows))
+        self.lower(rows)
+
+
 class Gate:
     """Lets as many in as the limit says."""
 

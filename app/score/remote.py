@@ -1,8 +1,10 @@
 """The engine behind a URL: rows packed into batch requests, as many at once as the server bears.
 
 What harms a request may be anything on the way, so nothing is a row's fault until it failed alone: a request
-that is refused as a whole, or breaks off again and again, is split in halves. Being sent away (429, 503) or
-finding nobody counts against no row; it is tried again until `patience_s` have passed without any answer.
+that is refused as a whole, or breaks off again and again, is split in halves. Being sent away (429, 503), as
+a whole or row by row, or finding nobody counts against no row; it is tried again until `patience_s` have
+passed without any answer. Being late (504) counts only where no other request was on the way. What is too
+much even then is split as well, and requests are smaller for a while.
 """
 
 from __future__ import annotations
@@ -23,17 +25,17 @@ from app.client import RowAnswer, TrichordError
 from app.rows.errors import Unreadable
 from app.rows.letters import Stage
 from app.rows.row import Row
-from app.score.asker import BUSY, Asked, Asker, GaveUp
+from app.score.asker import BUSY, LATE, TOO_LARGE, Asked, Asker, GaveUp
 from app.score.columns import answer
 from app.score.engine import Failed, Load, Model, Outcome, Scored
 from app.score.errors import EngineLost, NotAsked
 from app.score.http import Fault, RowClient
-from app.score.pace import pause_s
+from app.score.pace import Rate, Size, pause_s
 
 _PACK_BYTES: Final = 4 * 2**20  # of one request, an eighth of what a server takes; a larger row goes alone
 _HELD_BYTES: Final = 12 * 2**20  # of packs without an answer; each is in memory two or three times over
 _START_S: Final = 10.0  # how long to look for a server that has not answered yet
-_TRANSIENT: Final = (*BUSY, 504)  # of a row among others
+_FOR_NOW: Final = (*BUSY, LATE)  # said of a row or of all: there is too much
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Asking:
     most_at_once: int = 32
     retries: int = 5
     patience_s: float = 300.0
+    per_second: float | None = None  # rows
     top_k: int = 5
     embeddings: bool = False
     explanations: bool = False
@@ -118,7 +121,8 @@ class RemoteEngine:
             patience_s=asking.patience_s,
             pause_s=pause_s,
         )
-        self._batch_rows = asking.batch_rows
+        self._size = Size(asking.batch_rows)
+        self._rate = Rate(asking.per_second) if asking.per_second else None
 
     @property
     def load(self) -> Load:
@@ -155,7 +159,6 @@ class RemoteEngine:
         asking: deque[asyncio.Task[list[Outcome]]] = deque()
         sizes: dict[asyncio.Task[list[Outcome]], int] = {}  # of those without an answer
         self._client = self._connect()
-        self._asker.begin()
         try:
             while not stop.is_set():
                 pack, failed = await asyncio.to_thread(self._next_pack, rows, stop)
@@ -170,6 +173,7 @@ class RemoteEngine:
             while asking and not stop.is_set():
                 await self._hand_over(asking, outcomes, stop)
         finally:
+            stop.set()  # whoever waits to read a row
             for task in asking:
                 task.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
@@ -205,9 +209,9 @@ class RemoteEngine:
         pack: list[_Loaded] = []
         failed: list[Failed] = []
         size = 0
-        while len(pack) + len(failed) < self._batch_rows and size < _PACK_BYTES and not stop.is_set():
+        while len(pack) + len(failed) < self._size.now and size < _PACK_BYTES and not stop.is_set():
             row = next(rows, None)
-            if row is None:
+            if row is None or stop.wait(self._rate.wait_s() if self._rate else 0):
                 break
             try:
                 raw = row.load(self.model.most_bytes)
@@ -227,39 +231,47 @@ class RemoteEngine:
             return answered
         return sorted([*answered, *failed], key=lambda outcome: outcome.row.position)
 
-    async def _answer(self, pack: list[_Loaded], *, unlucky: int = 0) -> list[Outcome]:
+    async def _answer(self, pack: list[_Loaded]) -> list[Outcome]:
         """Outcomes in the pack's order. Raises EngineLost."""
         try:
-            asked = await self._asker.ask(
-                lambda: self._client.predict_batch(
-                    [one.asked for one in pack],
-                    model=self.model.name,
-                    version=self.model.version,
-                    top_k=min(self._asking.top_k, self.model.labels),
-                    explain=self._asking.explanations,
-                    priority="batch",
-                ),
-                unlucky=unlucky,
-            )
+            asked = await self._asker.ask(lambda: self._predict(pack), is_divisible=len(pack) > 1)
         except GaveUp as gave_up:
             return await self._split(pack, gave_up)
-        if any(said.digest != self.model.digest for said in asked.said):
-            raise EngineLost("The server answers with another model than the one that this run began with.")
-        self._asker.answered(asked.seconds)
         pairs = list(zip(pack, asked.said, strict=True))
-        may_ask = unlucky < self._asking.retries
-        again = [one for one, said in pairs if may_ask and _is_transient(said)]
-        final = [(one, said) for one, said in pairs if not (may_ask and _is_transient(said))]
+        again = [one for one, said in pairs if _is_refused(said)]
+        final = [(one, said) for one, said in pairs if not _is_refused(said)]
+        if again:
+            self._asker.refused(began_s=asked.began_s)
+        else:
+            self._asker.answered(asked.seconds)
+            self._size.answered(len(pack))
         vectors = await self._vectors(final)
         outcomes = [
             self._outcome(one, said, asked, vector)
             for (one, said), vector in zip(final, vectors, strict=True)
         ]
         if again:
-            await self._asker.pause(unlucky + 1, retry_after_s=1.0)
-            outcomes += await self._answer(again, unlucky=unlucky + 1)
+            await self._asker.pause(1, retry_after_s=1.0)
+            outcomes += await self._answer(again)
             outcomes.sort(key=lambda outcome: outcome.row.position)
         return outcomes
+
+    async def _predict(self, pack: list[_Loaded]) -> tuple[RowAnswer, ...]:
+        """Raises TrichordError, also where every row of the pack was refused for now, or EngineLost."""
+        answers = await self._client.predict_batch(
+            [one.asked for one in pack],
+            model=self.model.name,
+            version=self.model.version,
+            top_k=min(self._asking.top_k, self.model.labels),
+            explain=self._asking.explanations,
+            priority="batch",
+        )
+        if any(said.digest != self.model.digest for said in answers):
+            raise EngineLost("The server answers with another model than the one that this run began with.")
+        refused = [said.error for said in answers if said.error is not None and _is_refused(said)]
+        if len(refused) == len(pack):
+            raise max(refused, key=lambda error: error.status in BUSY)
+        return answers
 
     def _outcome(
         self,
@@ -287,7 +299,7 @@ class RemoteEngine:
         if said.error is not None:
             return None
         try:
-            return (await self._asker.ask(lambda: self._embed(one.asked))).said
+            return (await self._asker.ask(lambda: self._embed(one.asked), is_divisible=False)).said
         except GaveUp as gave_up:
             return gave_up
 
@@ -311,13 +323,15 @@ class RemoteEngine:
             return [_failed(pack[0].row, fault, gave_up.attempts)]
         half = len(pack) // 2
         if fault.status in (413, 422):  # the server takes fewer rows at once
-            self._batch_rows = max(1, min(self._batch_rows, half))
+            self._size.bound(half)
+        elif fault.status in TOO_LARGE:
+            self._size.lower(half)
         return await self._answer(pack[:half]) + await self._answer(pack[half:])
 
 
-def _is_transient(said: RowAnswer) -> bool:
-    """Whether a row among others may have an answer when it is asked again."""
-    return said.error is not None and said.error.status in _TRANSIENT
+def _is_refused(said: RowAnswer) -> bool:
+    """Whether a row has no answer only because there is too much."""
+    return said.error is not None and said.error.status in _FOR_NOW
 
 
 def _failed(row: Row, fault: Fault, attempts: int, *, seconds: float = 0.0) -> Failed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -16,6 +16,7 @@ from app.rows.seen import SeenIds
 from app.score.columns import output_row
 from app.score.engine import Engine, Failed, Model, Outcome, Scored
 from app.score.errors import TooManyErrors
+from app.score.inputs import Input
 from app.score.ledger import Ledger
 from app.score.pace import Rate
 from app.score.parts import OpenPart, Part
@@ -55,7 +56,7 @@ class Unfinished:
     Each iteration begins anew, so an engine may read them elsewhere, and again where a machine was lost.
     """
 
-    rows: Iterable[Row]
+    rows: Input
     finished: Positions
     shard: Shard = Shard()
     limit: int | None = None
@@ -65,17 +66,18 @@ class Unfinished:
         seen = SeenIds()
         rate = Rate(self.per_second) if self.per_second else None
         mine = 0
-        for row in self.rows:
-            is_new = seen.is_new(row.id)
-            if row.position % self.shard.count != self.shard.index:
+        for found in self.rows.found():
+            is_new = seen.is_new(found.id)
+            if found.position % self.shard.count != self.shard.index:
                 continue
             if self.limit is not None and mine >= self.limit:
                 return
             mine += 1
-            if row.position in self.finished:
+            if found.position in self.finished:
                 continue
             if rate is not None and (wait_s := rate.wait_s()):
                 time.sleep(wait_s)
+            row = found.row()
             yield row if is_new or row.problem else _twice(row)
 
 
@@ -84,9 +86,21 @@ def _twice(row: Row) -> Row:
     return replace(row, problem=problem)
 
 
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """The part that is being written and the rows in it: one without the other would lose rows."""
+
+    part: Part
+    began_s: float
+    positions: list[int] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class Output:
-    """Parts and dead letters of one run, through its ledger."""
+    """Parts and dead letters of one run, through its ledger.
+
+    A part that cannot be written to its end is dropped, and its rows stay unfinished.
+    """
 
     ledger: Ledger
     open: OpenPart
@@ -96,14 +110,12 @@ class Output:
     part_rows: int
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    _part: Part | None = field(default=None, init=False)
-    _positions: list[int] = field(default_factory=list, init=False)
-    _began_s: float = field(default=0.0, init=False)
+    _part: _Open | None = field(default=None, init=False)
 
     @property
     def unpublished(self) -> int:
         """Rows in the open part."""
-        return len(self._positions)
+        return len(self._part.positions) if self._part else 0
 
     def take(self, outcome: Outcome) -> Outcome:
         """Write it; what cannot be written is a failure of its own. Returns what became of the row."""
@@ -116,29 +128,32 @@ class Output:
                 self._add(outcome.row.position, row)
         if isinstance(outcome, Failed):
             self.ledger.bury(_letter(outcome, at=self.now()))
-        if self._positions and self._is_due():
+        if self._part and self._is_due(self._part):
             self.publish()
         return outcome
 
     def publish(self) -> None:
-        """Close the open part, if it has rows."""
-        part, self._part = self._part, None
-        if part is not None:
-            part.close()
-        if self._positions:
-            positions, self._positions = self._positions, []
-            self.ledger.publish(positions, suffix=self.suffix)
+        """Close the open part, if there is one."""
+        done, self._part = self._part, None
+        if done is not None:
+            done.part.close()
+            self.ledger.publish(done.positions, suffix=self.suffix)
         self.ledger.sync()
 
     def _add(self, position: int, row: dict[str, Any]) -> None:
-        if self._part is None:
-            self._part = self.open(self.ledger.open_part)
-            self._began_s = self.clock()
-        self._part.add(row)
-        self._positions.append(position)
+        into = self._part or _Open(self.open(self.ledger.open_part), self.clock())
+        self._part = None  # until the row is in it: what is broken off must not be published
+        try:
+            into.part.add(row)
+        except OSError:
+            with suppress(OSError):
+                into.part.close()
+            raise
+        into.positions.append(position)
+        self._part = into
 
-    def _is_due(self) -> bool:
-        return len(self._positions) >= self.part_rows or self.clock() - self._began_s >= _PART_S
+    def _is_due(self, part: _Open) -> bool:
+        return len(part.positions) >= self.part_rows or self.clock() - part.began_s >= _PART_S
 
 
 def _letter(failed: Failed, *, at: datetime) -> dict[str, Any]:

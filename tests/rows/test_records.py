@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.rows.errors import Unreadable
+from app.rows.letters import dead_letter
 from app.rows.records import Names, Record, json_bytes, to_row
 from app.rows.row import InFile, Row
 from tests import tiny
 
 PICTURE = tiny.png((1, 2, 3))
 BASE64 = base64.b64encode(PICTURE).decode()
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 MOST = {"image": 10_000, "text": 10_000, "audio": 10_000}
 
 
@@ -99,12 +102,22 @@ def test_no_record_breaks_the_reading(value: Any) -> None:
     json.dumps(row.original, default=json_bytes)
 
 
-def test_a_dead_letter_is_the_row_that_failed() -> None:
-    failed = read({"id": "a", "image": "x/1.png", "text": b"\xff"})
-    letter = {"id": "a", "stage": "read", "code": "file_not_found", "base": "/data", "row": failed.original}
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"id": "a", "image": "x/1.png", "text": b"\xff"},
+        {"id": "a", "text": b"seven", "audio": "late.wav"},
+        {"id": "a", "image": {"bytes": PICTURE, "path": "x.png"}, "audio": {"path": "late.wav"}},
+        {"id": "a", "image": {"bytes": PICTURE}},
+        {"id": "a", "image": PICTURE, "text": "due"},
+    ],
+)
+def test_a_dead_letter_is_the_row_that_failed(value: object) -> None:
+    failed = read(value)
+    letter = dead_letter(failed, stage="read", code="file_not_found", reason="", attempts=1, at=NOW)
     again = read(json.loads(json.dumps(letter, default=json_bytes)), base=Path("/elsewhere"))
     assert (again.id, again.problem, again.base) == ("a", None, Path("/data"))
-    assert again.media["image"] == InFile(Path("/data/x/1.png"))
+    assert again.media == failed.media
     assert again.original == json.loads(json.dumps(failed.original, default=json_bytes))
 
 

@@ -144,6 +144,16 @@ def test_interrupted_it_ends_in_order_and_goes_on(folder: Path, manifest: Path, 
     assert ids(output) == every_id()
 
 
+def test_interrupted_it_does_not_wait_for_the_next_row(server: Server, tmp_path: Path) -> None:
+    given = ("--input", small(tmp_path), "--output", tmp_path / "out", "--url", server.url, "--rate", 0.01)
+    process = started(*given)
+    while process.poll() is None and not (tmp_path / "out" / "_state" / "parts.jsonl").exists():
+        time.sleep(0.01)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert ended(process, within_s=30).code == 130
+
+
 def test_what_changed_is_not_mixed(folder: Path, tmp_path: Path) -> None:
     rows = small(tmp_path)
     given = ("--input", rows, "--output", tmp_path / "out", "--bundle", folder)
@@ -176,6 +186,27 @@ def test_dead_letters_are_an_input(folder: Path, tmp_path: Path) -> None:
         "--input", tmp_path / "out" / "errors.jsonl", "--output", tmp_path / "out", "--bundle", folder
     )
     assert (inside.code, "lies in the output folder" in inside.stderr) == (2, True)
+
+
+def test_a_row_that_its_reader_refused_is_not_answered_in_part(folder: Path, tmp_path: Path) -> None:
+    """Where cells or files may be anybody's, its dead letter says all of them, and is refused as well."""
+    (tmp_path / "rows.csv").write_text("id,text\na,not a seven, but a three\nb,due\n")
+    (tmp_path / "few.csv").write_text("id,text,image\nc,uno\n")
+    media = tmp_path / "media"
+    media.mkdir()
+    for name in ("d.png", "d.PNG"):
+        (media / name).write_bytes(tiny.png((250, 0, 0)))
+    (media / "d.txt").write_text("uno")
+    inputs = [part for name in ("rows.csv", "few.csv", "media") for part in ("--input", tmp_path / name)]
+    assert score(*inputs, "--output", tmp_path / "out", "--bundle", folder).summary["scored"] == 1
+    first = letters(tmp_path / "out")
+    assert {letter["id"]: letter["code"] for letter in first} == {
+        "a": "invalid_csv", "c": "invalid_csv", "d": "ambiguous_row"
+    }  # fmt: skip
+    assert first[0]["row"] == {"id": "a", "text": ["a", "not a seven", " but a three"]}
+    again = ("--input", tmp_path / "out" / "errors.jsonl", "--output", tmp_path / "again", "--bundle", folder)
+    assert score(*again).summary["scored"] == 0
+    assert [letter["id"] for letter in letters(tmp_path / "again")] == ["a", "c", "d"]
 
 
 def test_ids_that_come_again(folder: Path, tmp_path: Path) -> None:
@@ -238,6 +269,14 @@ def test_options_that_make_no_sense(
     given = (folder if option == "BUNDLE" else option for option in options)
     done = score("--input", small(tmp_path), "--output", tmp_path / "out", *given)
     assert (done.code, said in done.stderr) == (2, True), done.stderr
+
+
+def test_an_output_does_not_change_its_input(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("uno")
+    for output in (tmp_path, tmp_path / "out"):
+        done = score("--input", tmp_path, "--output", output, "--bundle", folder)
+        assert (done.code, "output folder lies in an input folder" in done.stderr) == (2, True), done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_errors_are_called_what_the_server_calls_them() -> None:

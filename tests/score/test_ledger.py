@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import tempfile
 from collections import Counter
+from collections.abc import Generator, Iterable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.rows.row import Row
-from app.score.engine import Failed, Model, Scored
+from app.score.engine import Failed, Load, Model, Outcome, Scored
 from app.score.errors import Changed, NotAsked
 from app.score.ledger import Disk, Ledger
-from app.score.run import Output
+from app.score.run import MostErrors, Output, score
 
 IDENTITY: dict[str, Any] = {"input": {"sha256": "a"}, "model": {"digest": "b"}, "shape": {"format": "jsonl"}}
 MODEL = Model("tiny", 1, "d", labels=3, is_multilabel=False, has_sets=False, most_bytes={})
@@ -116,6 +119,47 @@ def test_any_interleaving_of_work_and_kills_gives_each_row_once(
         assert found(folder) == Counter(f"r{position}" for position in range(count))
         with Ledger(folder, IDENTITY) as ledger:
             assert (len(ledger.finished), ledger.dead) == (count, len(dead & set(range(count))))
+
+
+class Full(Lines):
+    """A part on a disk that is full when the third row comes, or at the end."""
+
+    def __init__(self, path: Path, *, when: str) -> None:
+        super().__init__(path)
+        self._when = when
+
+    def add(self, row: dict[str, Any]) -> None:
+        super().add(row)
+        if self._when == "add" and len(self._rows) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def close(self) -> None:
+        self._path.write_text("".join(self._rows)[:-5])
+        if self._when == "close":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class AllAtOnce:
+    """An engine that has an answer for every row."""
+
+    model = MODEL
+    load = Load()
+
+    def score(self, rows: Iterable[Row]) -> Generator[Outcome, None, None]:
+        yield from (Scored(row, ANSWER) for row in rows)
+
+
+@pytest.mark.parametrize("when", ["add", "close"])
+def test_a_part_that_the_disk_has_no_room_for_is_done_again(tmp_path: Path, when: str) -> None:
+    """Also where the run then ends in order, as it does."""
+    with Ledger(tmp_path, IDENTITY) as ledger:
+        output = Output(ledger, partial(Full, when=when), "jsonl", MODEL, ("id",), 5)
+        with pytest.raises(OSError, match="No space left"):
+            score(map(row, range(12)), AllAtOnce(), output, most_errors=MostErrors(), seen=lambda _: None)
+        assert (output.unpublished, ledger.scored) == (0, 0)
+    assert not list(tmp_path.glob("part-*"))
+    go_on(tmp_path, 12, set(), 1, Disk(), 5)
+    assert found(tmp_path) == Counter(f"r{position}" for position in range(12))
 
 
 def test_a_deleted_part_or_dead_letter_is_done_again(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.score.pace import Limit, Rate, pause_s
+from app.score.pace import Limit, Rate, Size, pause_s
 
 
 class Clock:
@@ -89,3 +89,29 @@ def test_a_pause_is_after_what_the_server_asked_for() -> None:
     assert pause_s(1, retry_after_s=3, chance=lambda: 0.5) == 3.1
     assert pause_s(1, chance=lambda: 0.0) == 0.0
     assert pause_s(50, chance=lambda: 1.0) == 10.0
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(1, 64)), max_size=200), st.integers(1, 64))
+def test_the_size_of_requests_stays_between_one_and_the_most(events: list[int | None], most: int) -> None:
+    size = Size(most)
+    for event in events:
+        if event is None:
+            size.answered(size.now)
+        else:
+            size.lower(event)
+            assert size.now <= event
+        assert 1 <= size.now <= most
+
+
+def test_requests_grow_again_but_never_beyond_what_the_server_takes() -> None:
+    size = Size(64)
+    size.bound(40)
+    size.lower(10)
+    for _ in range(32):
+        assert size.now == 10
+        size.answered(3)  # the last rows of an input tell nothing
+        size.answered(10)
+    assert size.now == 20
+    for _ in range(64):
+        size.answered(size.now)
+    assert size.now == 40

@@ -16,11 +16,13 @@ import pyarrow.parquet
 import pytest
 
 from app.bundle.sample import RawInputs
+from app.rows.errors import Unreadable
 from app.rows.letters import dead_letter
 from app.rows.records import Names, json_bytes
 from app.rows.row import Row
+from app.score import inputs
 from app.score.errors import NotAsked
-from app.score.inputs import open_input
+from app.score.inputs import Input, open_input
 from tests import tiny
 
 MOST = {"image": 10**6, "text": 10**6, "audio": 10**6}
@@ -191,6 +193,30 @@ def test_a_shard_whose_numbers_cannot_be_is_broken(tmp_path: Path, size: bytes, 
     assert problem.code == "shard_broken"
 
 
+def a_shard_of(folder: Path, *members: tuple[str, bytes]) -> Path:
+    file = folder / "of.tar"
+    with tarfile.open(file, "w") as tar:
+        for name, body in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(body)
+            tar.addfile(member, io.BytesIO(body))
+    return file
+
+
+def test_two_pictures_of_a_sample_are_a_problem(tmp_path: Path) -> None:
+    file = a_shard_of(
+        tmp_path, ("a.left.png", b"1"), ("a.right.png", b"2"), ("a.txt", b"uno"), ("b.png", b"3")
+    )
+    problems = {row.id: row.problem and row.problem.code for row in rows_of(file)}
+    assert problems == {"a": "ambiguous_row", "b": None}
+
+
+@pytest.mark.parametrize("other", ["README", "._a.txt", "d/._a.png", ".DS_Store", "d/README"])
+def test_what_belongs_to_no_sample_does_not_divide_one(tmp_path: Path, other: str) -> None:
+    [row] = rows_of(a_shard_of(tmp_path, (other, b"x"), ("a.png", b"1"), (other, b"x"), ("a.txt", b"uno")))
+    assert (row.id, row.load(MOST)) == ("a", RawInputs(image=b"1", text=b"uno", audio=None))
+
+
 def test_two_pictures_for_one_row_are_a_problem(tmp_path: Path) -> None:
     write_media(tmp_path / "media")
     (tmp_path / "media" / "r0.jpg").write_bytes(b"")
@@ -214,9 +240,19 @@ def test_inputs_that_cannot_be(tmp_path: Path, name: str, body: bytes, said: str
 
 
 def test_inputs_that_are_not_there(tmp_path: Path) -> None:
-    for given in ("nothing.jsonl", "no-*.tar"):
+    for given in ("nothing.jsonl", "no-*.tar", "s-{005..003}.tar"):
         with pytest.raises(NotAsked, match="no"):
             rows_of(tmp_path / given)
+    with pytest.raises(NotAsked, match="empty"):
+        rows_of("")
+    parquet_of_paths(tmp_path).rename(tmp_path / "media" / "rows.parquet")
+    for file in (tmp_path / "media").glob("r0.*"):
+        file.unlink()
+    assert [row.id for row in rows_of(tmp_path / "media")] == ["r1", "r2"]
+    for file in (tmp_path / "media").glob("r[12].*"):
+        file.unlink()
+    with pytest.raises(NotAsked, match=r"Name its manifests, such as '.*/media/\*\.parquet'"):
+        rows_of(tmp_path / "media")
 
 
 def test_a_change_of_the_input_shows(tmp_path: Path) -> None:
@@ -227,6 +263,39 @@ def test_a_change_of_the_input_shows(tmp_path: Path) -> None:
         changed = path if path.is_file() else path / "r0.png"
         changed.write_bytes(changed.read_bytes() + b" ")
         assert open_input([str(path)], Names()).fingerprint() != before
+
+
+def test_a_link_that_leads_nowhere_is_one_row_and_part_of_what_is_compared(tmp_path: Path) -> None:
+    write_media(tmp_path / "media")
+    link = tmp_path / "media" / "r9.png"
+    link.symlink_to("nowhere.png")
+    given = open_input([str(tmp_path / "media")], Names())
+    before = given.fingerprint()
+    assert given.fingerprint() == before
+    with pytest.raises(Unreadable, match="no file"):
+        list(given)[-1].load(MOST)
+    link.unlink()
+    assert given.fingerprint() != before
+
+
+def test_of_many_large_shards_the_ends_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [tmp_path / f"{number}.jsonl" for number in range(3)]
+    for file in files:
+        file.write_bytes(b"{}\n" * 20)
+    monkeypatch.setattr(inputs, "_HASHED_WHOLE", 130)
+    said = Input(tuple(files)).fingerprint()
+    assert [("sha256" in one, "changed_ns" in one) for one in said] == [
+        (True, False), (True, False), (False, True)
+    ]  # fmt: skip
+    assert said[2]["sha256_of_ends"] != said[0]["sha256"]
+    assert Input(tuple(files)).fingerprint() == said
+
+
+def test_the_share_that_is_read_is_of_all_bytes(tmp_path: Path) -> None:
+    (tmp_path / "small.jsonl").write_bytes(b"{}\n")
+    (tmp_path / "large.jsonl").write_bytes(b"{}\n" * 9)
+    shares = [row.share for row in rows_of(tmp_path / "small.jsonl", tmp_path / "large.jsonl")]
+    assert shares == pytest.approx([number / 10 for number in range(1, 11)])
 
 
 def test_what_parquet_knows_and_json_does_not_is_its_text(tmp_path: Path) -> None:

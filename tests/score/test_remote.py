@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app import client
+from app.rows.row import Row
 from app.score.engine import Failed, Outcome, Scored
 from app.score.errors import EngineLost, NotAsked
 from app.score.remote import Asking, RemoteEngine, find_model
@@ -53,6 +55,73 @@ def test_being_sent_away_costs_no_row() -> None:
     outcomes = ask(client, 40, retries=1)
     assert all(isinstance(one, Scored) for one in outcomes)
     assert len(outcomes) == 40
+
+
+def test_what_one_request_has_too_much_is_asked_in_smaller_ones() -> None:
+    """A server that cannot answer so many rows in time, however few requests there are."""
+
+    def fault(_number: int, rows: Sequence[client.Row]) -> None:
+        if len(rows) > 4:
+            raise error_of(503, "overloaded")
+
+    client = FakeClient(fault=fault)
+    outcomes = ask(client, 200, retries=0, patience_s=10.0)
+    assert Counter(one.row.position for one in outcomes if isinstance(one, Scored)) == Counter(range(200))
+    assert sum(size > 4 for size in client.sizes) <= 30
+
+
+def test_smaller_requests_do_not_help_a_key_that_is_used_too_often() -> None:
+    def fault(number: int, _rows: Sequence[client.Row]) -> None:
+        if number % 9:
+            raise error_of(429, "rate_limited")
+
+    client = FakeClient(fault=fault)
+    assert all(isinstance(one, Scored) for one in ask(client, 40, most_at_once=1))
+    assert set(client.sizes) == {8}
+
+
+@pytest.mark.parametrize("said", [(504, "deadline_exceeded"), (503, "overloaded"), (429, "rate_limited")])
+@pytest.mark.parametrize("are_all", [True, False])
+def test_rows_that_are_refused_are_as_a_request_that_is(said: tuple[int, str], *, are_all: bool) -> None:
+    """While more than three requests are inside; the server says so row by row, of all or of most."""
+
+    class Crowded(FakeClient):
+        async def predict_batch(
+            self, rows: Sequence[client.Row], **asked: Any
+        ) -> tuple[client.RowAnswer, ...]:
+            answers = await super().predict_batch(rows, **asked)
+            self.inside += 1
+            await asyncio.sleep(0.001)
+            is_crowded = self.inside > 3
+            self.inside -= 1
+            if not is_crowded:
+                return answers
+            late = error_of(*said)
+            return tuple(
+                client.RowAnswer(place, error=late, digest="d") if are_all or place else one
+                for place, one in enumerate(answers)
+            )
+
+    outcomes = ask(Crowded(), 500, retries=0)
+    assert Counter(one.row.position for one in outcomes if isinstance(one, Scored)) == Counter(range(500))
+
+
+def test_rows_that_are_refused_forever_end_the_run() -> None:
+    """They are no answer."""
+    refused = FakeClient(of_row=lambda _row: error_of(503, "overloaded"))
+    with pytest.raises(EngineLost, match="run it again to go on"):
+        ask(refused, 10, patience_s=0.0)
+
+
+def test_patience_is_for_a_server_that_is_asked() -> None:
+    """Rows that come late, because earlier ones are finished, are no silence."""
+
+    def rows() -> Iterator[Row]:
+        time.sleep(0.3)
+        yield from map(text_row, range(10))
+
+    engine = RemoteEngine(lambda: busy_at(1), MODEL, Asking(patience_s=0.2), pause_s=no_pause)
+    assert len(list(engine.score(rows()))) == 10
 
 
 def test_the_row_that_breaks_the_server_is_found() -> None:

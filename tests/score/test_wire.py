@@ -81,7 +81,7 @@ def test_outcomes_come_back_bit_for_bit(rows: list[Row], answer: dict[str, objec
 def test_bytes_in_a_dead_letter_are_what_the_letter_says() -> None:
     row = Row(0, "a", {"id": "a", "image": b"no picture"}, Path(), {"image": b"no picture"})
     [back] = answered_in(Answered(0, (Failed(row, "decode", "x", "y"),)).table())
-    assert back.outcomes[0].row.original == {"id": "a", "image": "bm8gcGljdHVyZQ=="}
+    assert back.outcomes[0].row.original == {"id": "a", "image": {"base64": "bm8gcGljdHVyZQ=="}}
 
 
 @settings(deadline=None)
