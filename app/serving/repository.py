@@ -80,6 +80,7 @@ class Repository:
         self._plans: Mapping[str, Plan] = {}
         self._refused: dict[Key, _Refused] = {}
         self._on_disk: frozenset[Key] = frozenset()
+        self._unlisted: set[str] = set()  # models whose folder cannot be read
         self._loading: Key | None = None
         self._retired: dict[Key, weakref.ref[LiveModel]] = {}
 
@@ -251,13 +252,18 @@ class Repository:
 
     def _versions(self, model: Path) -> set[Key]:
         """Folders named by a number; hidden names are bundles still being written."""
+        name = model.name
         try:
-            return {(model.name, int(path.name)) for path in model.iterdir() if _is_version(path)}
+            found = {(name, int(path.name)) for path in model.iterdir() if _is_version(path)}
         except (FileNotFoundError, NotADirectoryError):
             return set()
         except OSError as error:  # its neighbours are well
-            log.error("a model's folder cannot be read: %s", error.strerror, extra={"model": model.name})  # noqa: TRY400
-            return {key for key in self._on_disk if key[0] == model.name}
+            if name not in self._unlisted:  # said once: the lost+found of a volume is no model at all
+                log.warning("a model's folder cannot be read: %s", error.strerror, extra={"model": name})
+            self._unlisted.add(name)
+            return {key for key in self._on_disk if key[0] == name}
+        self._unlisted.discard(name)
+        return found
 
     def _read_plans(self) -> dict[str, Plan]:
         plans = {}
