@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from app.bundle.folder import Bundle
 from app.bundle.manifest import Variant
+from app.cli import app
 from tests import tiny
 from tests.server import Server, free_port
 
@@ -24,6 +26,13 @@ def trichord(*arguments: object, **environment: str) -> subprocess.CompletedProc
     return subprocess.run(
         command, env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False
     )
+
+
+def told(*arguments: object) -> Result:
+    """The command in this process: starting one takes ten times what most commands do."""
+    done = CliRunner().invoke(app, [*map(str, arguments)])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done
 
 
 @pytest.fixture
@@ -44,8 +53,8 @@ def test_verify_names_the_file_with_a_flipped_byte(copy: Path, file: str) -> Non
     body = bytearray((copy / file).read_bytes())
     body[len(body) // 2] ^= 0x10
     (copy / file).write_bytes(body)
-    done = trichord("verify", copy)
-    assert done.returncode == 1
+    done = told("verify", copy)
+    assert done.exit_code == 1
     assert done.stderr.startswith(f"trichord: {file}: ")
     assert done.stderr.count("\n") == 1
 
@@ -78,8 +87,8 @@ def with_a_symlink(copy: Path) -> None:
 def test_verify_refuses_in_one_sentence(copy: Path, spoil: object, sentence: str) -> None:
     assert callable(spoil)
     spoil(copy)
-    done = trichord("verify", copy)
-    assert (done.returncode, done.stdout) == (1, "")
+    done = told("verify", copy)
+    assert (done.exit_code, done.stdout) == (1, "")
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
 
@@ -93,8 +102,8 @@ def test_verify_says_in_one_sentence_what_no_file_shows(tmp_path: Path) -> None:
         ("pixels", "encoders/image.onnx", narrow, "encoders/image.onnx: ONNX Runtime cannot run this graph"),
         ("case", "golden/red.png", b"\x89PNG\r\n\x1a\n", "golden case 'image' could be read at export"),
     ):
-        done = trichord("verify", tiny.write_files(tmp_path / name, bundle, bundle.files | {file: body}))
-        assert (done.returncode, done.stdout) == (1, "")
+        done = told("verify", tiny.write_files(tmp_path / name, bundle, bundle.files | {file: body}))
+        assert (done.exit_code, done.stdout) == (1, "")
         assert done.stderr.startswith(f"trichord: {sentence}")
         assert done.stderr.count("\n") == 1
 
@@ -104,14 +113,14 @@ def test_verify_replays_the_golden_cases(tmp_path: Path) -> None:
     bundle = tiny.make()
     other = tiny.graph(tiny.IMAGE_GRAPH.replace("{255.0}", "{250.0}"))
     folder = tiny.write_files(tmp_path, bundle, bundle.files | {"encoders/image.onnx": other})
-    done = trichord("verify", folder)
-    assert done.returncode == 1
+    done = told("verify", folder)
+    assert done.exit_code == 1
     assert "golden case 'image' differs from export" in done.stderr
 
 
 def test_inspect_says_what_a_bundle_reads(copy: Path, bundle: Bundle) -> None:
-    done = trichord("inspect", copy)
-    assert done.returncode == 0
+    done = told("inspect", copy)
+    assert done.exit_code == 0
     assert f"tiny/1  {tiny.digest(bundle)}" in done.stdout
     for said in ("red, green, blue", "sample_rate 8000", "max_pixels 25000000", "fusion.onnx"):
         assert said in done.stdout
@@ -128,18 +137,18 @@ def test_inspect_says_how_a_bundle_answers_and_computes(tmp_path: Path) -> None:
         dataclasses.replace(made, manifest=made.manifest.model_copy(update={"variant": variant})),
         made.files,
     )
-    said = trichord("inspect", folder).stdout.splitlines()
+    said = told("inspect", folder).stdout.splitlines()
     assert "sets     aps, level 0.9" in said
     assert f"variant  int8 of {'a' * 64}" in said
     many = tiny.multilabel()
-    assert "task     multilabel" in trichord("inspect", tiny.write_files(tmp_path, many, many.files)).stdout
+    assert "task     multilabel" in told("inspect", tiny.write_files(tmp_path, many, many.files)).stdout
 
 
 @pytest.mark.parametrize("made", [tiny.with_sets, tiny.multilabel])
 def test_verify_replays_bundles_of_every_kind(tmp_path: Path, made: Callable[[], Bundle]) -> None:
     bundle = made()
-    done = trichord("verify", tiny.write_files(tmp_path, bundle, bundle.files))
-    assert (done.returncode, done.stderr) == (0, "")
+    done = told("verify", tiny.write_files(tmp_path, bundle, bundle.files))
+    assert (done.exit_code, done.stderr) == (0, "")
     assert "7 golden cases answered as at export" in done.stdout
 
 
