@@ -6,12 +6,10 @@ where only trichord[cpu] is installed.
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -19,6 +17,7 @@ import typer
 from app.api.keys import Scope
 from app.bundle.errors import BundleError
 from app.bundle.folder import Bundle, read_bundle
+from app.memory_folder import memory_folder
 from app.runtime.errors import RuntimeFault
 from app.score.command import score
 
@@ -83,8 +82,7 @@ def _workers(settings: Any, listeners: list[socket.socket]) -> int:
         own = [_listen(settings.host, port, is_shared=True) for port in ports]
         return _work(settings, own, shared=folder, slot=slot, beat=beat)
 
-    with TemporaryDirectory(prefix="trichord-", dir=_memory_folder()) as name, ExitStack() as closing:
-        folder = Path(name)
+    with memory_folder() as folder, ExitStack() as closing:
         for listener in reserved:
             closing.enter_context(listener)
         return Workers(
@@ -102,12 +100,6 @@ def _is_first_to_say(shared: Path) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-def _memory_folder() -> str | None:
-    """Where files are memory, if there is such a place: a container's disk may be read-only."""
-    shared_memory = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
-    return str(shared_memory) if os.access(shared_memory, os.W_OK) else None
 
 
 def _work(

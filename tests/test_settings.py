@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import Settings, usable_cores
+from app.cores import usable_cores
+from app.settings import Settings
 
 PAGE = (Path(__file__).parents[1] / "docs" / "settings.md").read_text()
 

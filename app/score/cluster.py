@@ -17,7 +17,6 @@ comes twice counts once, and one that never comes ends the run.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 import sys
@@ -34,6 +33,7 @@ import ray.data
 import ray.exceptions
 
 from app.bundle.folder import Bundle
+from app.cores import usable_cores
 from app.rows.row import Row
 from app.runtime.errors import RuntimeFault
 from app.runtime.session import find_device
@@ -240,7 +240,7 @@ def _start(bundle: Bundle, threads: int, spread: Spread) -> None:
     try:
         _init(
             address="local",
-            num_cpus=max(len(os.sched_getaffinity(0)), threads * (spread.workers or 1)),
+            num_cpus=max(usable_cores(), threads * (spread.workers or 1)),
             object_store_memory=_STORE_BYTES + 2 * size,
             include_dashboard=False,
         )

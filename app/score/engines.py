@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from app.cores import usable_cores
+
 if TYPE_CHECKING:
     from app.client import AsyncClient
     from app.score.engine import Engine
@@ -71,16 +73,12 @@ def _running(asked: Asked, device: str) -> Running:
     from app.score.local import Running
 
     return Running(
-        threads=asked.threads or (1 if device == "cpu" else min(_cores(), _FEEDERS)),
+        threads=asked.threads or (1 if device == "cpu" else min(usable_cores(), _FEEDERS)),
         batch_rows=asked.batch_rows,
         top_k=asked.top_k,
         embeddings=asked.embeddings,
         explanations=asked.explanations,
     )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _local(folder: Path, asked: Asked) -> AbstractContextManager[Engine]:
@@ -92,7 +90,7 @@ def _local(folder: Path, asked: Asked) -> AbstractContextManager[Engine]:
 
     bundle, device = read_bundle(folder), find_device(asked.device)
     running = _running(asked, device.kind)
-    workers = asked.workers or (max(1, _cores() // running.threads) if device.kind == "cpu" else 1)
+    workers = asked.workers or (max(1, usable_cores() // running.threads) if device.kind == "cpu" else 1)
     if workers == 1:
         return nullcontext(LocalEngine.open(bundle, running, device=device))
     return several_processes(folder, bundle, running, device=device, workers=workers)
