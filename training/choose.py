@@ -12,6 +12,7 @@ from app.bundle.manifest import subset_name, subsets
 from training.batch import Stock
 from training.data.dataset import Dataset, Rows
 from training.encodings import Encodings, encode, rows_with
+from training.measure.multilabel import row_nll_of_labels
 from training.measure.paired import Paired, compare_rows
 from training.measure.scores import is_right, row_nll
 from training.measure.subsets import groups_of
@@ -45,7 +46,7 @@ def judge(trained: Trained, recipe: Recipe, dataset: Dataset) -> Judged:
     stock = Stock(split.items, recipe.inputs, preparer_of(recipe, trained.tokenizer_json))
     encodings = encode(trained.model, stock, split.items.counts)
     rows = rows_with(evaluation_rows(split), subset_name(names))
-    said = [_said(encodings, rows.targets.astype(np.int64), subset, rows) for subset in subsets(names)]
+    said = [_said(encodings, subset, rows) for subset in subsets(names)]
     return Judged(
         name=f"{recipe.fusion.level}/{recipe.fusion.method}",
         nll=np.mean([nll for nll, _ in said], axis=0),
@@ -76,9 +77,11 @@ def choose(candidates: Sequence[Judged]) -> Choice:
     )
 
 
-def _said(
-    encodings: Encodings, targets: NDArray[np.int64], subset: str, rows: Rows
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """NLL and whether right, [rows] each, of one subset's calibrated answers."""
+def _said(encodings: Encodings, subset: str, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """NLL and the share that is right, [rows] each, of one subset's calibrated answers."""
     likely = encodings.likelihood(encodings.logits(rows, subset))
-    return row_nll(likely, targets), is_right(likely, targets).astype(np.float64)
+    if rows.targets.ndim == 2:
+        wanted = rows.targets.astype(np.float64)
+        return row_nll_of_labels(likely, wanted), ((likely > 0.5) == (wanted > 0.5)).mean(axis=1)
+    classes = rows.targets.astype(np.int64)
+    return row_nll(likely, classes), is_right(likely, classes).astype(np.float64)

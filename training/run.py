@@ -157,14 +157,17 @@ class _Course:
         self._recipe, self._dataset, self._seed, self._where = recipe, dataset, seed, where
         self._tokenizer_json = tokenizer_json
         self._vocabulary = vocabulary_size(tokenizer_json)
-        self._tokenize = preparer_of(recipe, tokenizer_json)
-        self._stock = Stock(dataset.train.items, recipe.inputs, self._tokenize)
+        # Texts are tokenized once a run, not once an epoch.
+        self._stocks = [
+            (split.items, Stock(split.items, recipe.inputs, preparer_of(recipe, tokenizer_json)))
+            for split in (dataset.train, dataset.validation)
+        ]
 
     def fit(
         self, model: Model, split: Split, report: Report, *, state: str, watch: Watch | None = None
     ) -> History:
         where = self._where
-        drawer = Drawer(split, self._stock, self._recipe, seed=self._seed, world=where.world)
+        drawer = Drawer(split, self._stock_of(split), self._recipe, seed=self._seed, world=where.world)
         folder = where.state_folder
         saving = Saving(folder / state, self._identity(state), where.save_every_s) if folder else None
         validate = self._validating(watch) if self._recipe.schedule.patience is not None else None
@@ -181,8 +184,12 @@ class _Course:
         )
 
     def encodings(self, model: Model, split: Split) -> Encodings:
-        stock = Stock(split.items, self._recipe.inputs, self._tokenize)
-        return encode(model, stock, split.items.counts)
+        return encode(model, self._stock_of(split), split.items.counts)
+
+    def _stock_of(self, split: Split) -> Stock:
+        """Of training or of validation items, whatever rows they stand in."""
+        [stock] = [stock for items, stock in self._stocks if items is split.items]
+        return stock
 
     def left_out(self, model: Model) -> tuple[Encodings, Rows] | None:
         """Training rows, answered as if their groups had not been seen, where every encoder can.
@@ -192,7 +199,7 @@ class _Course:
         if not all(model.encoder(name).leaves_out for name in model.names):
             return None
         train = self._dataset.train
-        encodings = encode(model.train(), self._stock, train.items.counts)
+        encodings = encode(model.train(), self._stock_of(train), train.items.counts)
         model.eval()
         return encodings, evaluation_rows(train)
 

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.training.recipes.own_rows import write_rows
 from training.choose import Judged, choose, judge
+from training.data.cache import Cache
 from training.data.dataset import Dataset
+from training.data.home import Home
 from training.progress import silent
 from training.recipe import Recipe
+from training.recipes.finetune import OwnRows, finetune
 from training.run import train
 
 RNG = np.random.default_rng(0)
@@ -54,3 +59,17 @@ def test_trained_candidates_are_judged_on_validation_rows(
     assert judged.name == "/".join(fusion)
     assert len(judged.nll) == len(dataset.validation.pairing.rows(0))
     assert np.isfinite(judged.nll).all()
+
+
+def test_candidates_of_several_labels_a_row_are_judged_too(tmp_path: Path) -> None:
+    told = OwnRows(
+        manifest=str(write_rows(tmp_path, task="multilabel")),
+        encoders={"image": "plain", "text": "ngrams"},
+        task="multilabel",
+    )
+    made = finetune(told)
+    one = replace(made, schedule=replace(made.schedule, epochs=1, batch_size=8, threads=1))
+    rows = one.load(Home(tmp_path), Cache(tmp_path / "cache"))
+    judged = judge(train(one, rows, seed=0, stage=silent), one, rows)
+    assert np.isfinite(judged.nll).all()
+    assert ((judged.right >= 0) & (judged.right <= 1)).all()

@@ -24,6 +24,14 @@ def test_an_unknown_recipe_is_refused_with_those_that_exist() -> None:
     assert all(name in output for name in RECIPES)
 
 
+@pytest.mark.parametrize("verb", [("choose", "--among=feature/concat"), ("tune", "--trials=1")])
+def test_rows_of_ones_own_are_for_training_alone(tmp_path: Path, verb: tuple[str, str]) -> None:
+    code, output = run(verb[0], "finetune", "--out", str(tmp_path), verb[1])
+    assert code == 2
+    assert "finetune is only trained." in output
+    assert "finetune" not in run(verb[0], "--help")[1]
+
+
 def test_missing_data_are_named_in_one_sentence(tmp_path: Path) -> None:
     code, output = run("train", "digits", "--out", str(tmp_path / "out"), "--data", str(tmp_path))
     assert code == 1

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from app.bundle.prepare import TextPreparer
 from tests.training.elsewhere import elsewhere
 from tests.training.tiny_xor import tiny_xor_by_likeness
 from training.checkpoint import Checkpoint
@@ -102,3 +103,18 @@ def test_towers_alone_and_modulation_are_trained_too(recipe: Recipe, dataset: Da
     schedule = replace(recipe.schedule, tower_epochs=1, modulation=0.5, is_balanced=True, is_bfloat16=True)
     trained = train(replace(recipe, schedule=schedule), dataset, seed=0, stage=silent)
     assert all(torch.isfinite(weights).all() for weights in trained.model.parameters())
+
+
+def test_texts_are_tokenized_once_a_run_however_many_epochs_are_validated(
+    recipe: Recipe, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Counted(TextPreparer):
+        def __call__(self, text: str):  # type: ignore[no-untyped-def]
+            asked.append(text)
+            return super().__call__(text)
+
+    monkeypatch.setattr("training.run.TextPreparer", Counted)
+    train(replace(recipe, schedule=replace(recipe.schedule, patience=5)), dataset, seed=0, stage=silent)
+    assert len(asked) == dataset.train.items.count("text") + dataset.validation.items.count("text")

@@ -11,7 +11,7 @@ import typer
 
 from training.choose import choose as choose_among
 from training.choose import judge
-from training.commands.options import CacheFolder, Data, DeviceName, Out, RecipeName, Seed, device_of
+from training.commands.options import CacheFolder, Data, DeviceName, Out, OwnRecipeName, Seed, device_of
 from training.commands.publishing import CONSOLE, load_rows
 from training.commands.refusing import refusing
 from training.progress import stages
@@ -22,7 +22,7 @@ from training.run import train as train_recipe
 
 
 def choose(
-    name: RecipeName,
+    name: OwnRecipeName,
     out: Out,
     among: Annotated[
         str, typer.Option(help="LEVEL/METHOD, separated by commas; the first stands unless one is better.")

@@ -10,9 +10,21 @@ import typer
 
 from app.bundle.manifest import MODALITIES, Fit, Modality, Task
 from training.recipes.finetune import FINETUNE
+from training.recipes.registry import RECIPES
 from training.recipes.wanted import NAMES
 
 RecipeName = Annotated[str, typer.Argument(help=f"One of: {', '.join(NAMES)}.")]
+
+
+def _without_own_rows(name: str) -> str:
+    if name == FINETUNE:
+        raise typer.BadParameter(f"{FINETUNE} is only trained. Choose one of: {', '.join(RECIPES)}.")
+    return name
+
+
+OwnRecipeName = Annotated[
+    str, typer.Argument(help=f"One of: {', '.join(RECIPES)}.", callback=_without_own_rows)
+]
 Out = Annotated[
     Path, typer.Option(file_okay=False, help="Folder for the checkpoint, the report and the bundle.")
 ]

@@ -9,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from training.commands.options import CacheFolder, Data, DeviceName, Epochs, Out, RecipeName, Seed, device_of
+from training.commands.options import (
+    CacheFolder,
+    Data,
+    DeviceName,
+    Epochs,
+    Out,
+    OwnRecipeName,
+    Seed,
+    device_of,
+)
 from training.commands.publishing import CONSOLE, load_rows
 from training.commands.refusing import refusing
 from training.progress import stages
@@ -21,7 +30,7 @@ from training.run import train as train_recipe
 
 
 def tune(
-    name: RecipeName,
+    name: OwnRecipeName,
     out: Out,
     trials: Annotated[int, typer.Option(min=1, help="So many more; the same OUT goes on from its own.")],
     data: Data = None,

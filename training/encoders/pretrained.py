@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoConfig, AutoModel, AutoTokenizer
-from transformers.utils.hub import cached_file
+from transformers.utils import CONFIG_NAME
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from app.bundle.manifest import ImageInput, TextInput
 from training.encoders.contract import Encoded, Encoder, EncoderUnfit
@@ -180,6 +181,13 @@ def read_preprocessor(source: str, revision: str | None) -> dict[str, Any]:
     assert isinstance(path, str)
     content: dict[str, Any] = json.loads(Path(path).read_bytes())
     return content
+
+
+def commit_of(source: str, revision: str | None) -> str | None:
+    """What a name of the hub, or its branch, stands for today. Raises OSError where there is none."""
+    path = cached_file(source, CONFIG_NAME, revision=revision, **_where(source))
+    commit: str | None = extract_commit_hash(path, None)
+    return commit
 
 
 def read_config(source: str, revision: str | None) -> Any:

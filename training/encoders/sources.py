@@ -71,8 +71,9 @@ def source_of(modality: Modality, name: str, *, is_frozen: bool, fit: Fit | None
     small = FROM_SCRATCH[modality].get(name)
     if small is not None:
         return Source(small, _read_from_scratch(modality, fit))
-    place, revision = _pinned(name)
+    place, said = _pinned(name)
     with _refusing(modality, place):
+        revision = _commit_of(place, said)
         match modality:
             case "image":
                 image = PretrainedImage(place, _WIDTH, revision=revision, is_frozen=is_frozen)
@@ -92,14 +93,24 @@ def _pinned(name: str) -> tuple[str, str | None]:
     return place, revision or None
 
 
+def _commit_of(place: str, said: str | None) -> str | None:
+    """So that the manifest can say which weights these were; None of a folder."""
+    if Path(place).is_dir():
+        return None
+    from training.encoders.pretrained import commit_of
+
+    return commit_of(place, said) or said
+
+
 @contextmanager
 def _refusing(modality: Modality, place: str) -> Iterator[None]:
     try:
         yield
     except (OSError, KeyError, ValueError) as error:  # not there, or a file without what is read from it
         known = ", ".join(FROM_SCRATCH[modality])
+        why = f"its preprocessor names no {error}." if isinstance(error, KeyError) else str(error)
         raise EncoderUnfit(
-            f"'{place}' is no pretrained {modality} encoder: {str(error).splitlines()[0]} Name a folder, an "
+            f"'{place}' is no pretrained {modality} encoder: {why.splitlines()[0]} Name a folder, an "
             f"id of the Hugging Face hub, or one from scratch: {known}."
         ) from error
 

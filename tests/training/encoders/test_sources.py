@@ -17,6 +17,7 @@ from tests.training.encoders.saved_models import save_model
 from training.encoders.build import build_encoder
 from training.encoders.contract import EncoderUnfit
 from training.encoders.sources import FROM_SCRATCH, source_of
+from training.encoders.specs import PretrainedImage
 
 
 def change(path: Path, **entries: Any) -> None:
@@ -122,3 +123,31 @@ def test_an_encoder_of_something_else_is_refused_with_what_there_is(
 ) -> None:
     with pytest.raises(EncoderUnfit, match=f"is no pretrained {modality} encoder: .* one from scratch: "):
         source_of(modality, save_model(tmp_path, kind), is_frozen=True)
+
+
+def test_a_preprocessor_without_what_is_read_from_it_is_told_in_a_sentence(tmp_path: Path) -> None:
+    place = save_model(tmp_path, "ast")
+    path = tmp_path / "preprocessor_config.json"
+    told = json.loads(path.read_text())
+    del told["sampling_rate"]
+    path.write_text(json.dumps(told))
+    with pytest.raises(EncoderUnfit, match=r"its preprocessor names no 'sampling_rate'\. Name a folder"):
+        source_of("audio", place, is_frozen=True)
+
+
+def test_an_id_of_the_hub_is_pinned_to_the_commit_it_stands_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the hub's cache, as it lies on a machine that has loaded the model."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    held = tmp_path / "models--someone--tiny-vit"
+    save_model(held / "snapshots" / commit, "vit")
+    (held / "refs").mkdir()
+    (held / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name in ("someone/tiny-vit", f"someone/tiny-vit@{commit}"):
+        spec = source_of("image", name, is_frozen=True).spec
+        assert isinstance(spec, PretrainedImage)
+        assert (spec.source, spec.revision) == ("someone/tiny-vit", commit)
