@@ -742,12 +742,12 @@ class _Deadline:
 
     @property
     def left_s(self) -> float:
-        return self.until_s - self.clock()
+        return min(self.until_s - self.clock(), _LONGEST_S)
 
     @property
     def header(self) -> str:
         """Whole milliseconds, rounded down, as the server reads them."""
-        return str(min(max(1, int((self.left_s - self.grace_s) * 1000)), 999_999_999))
+        return str(max(1, int((self.left_s - self.grace_s) * 1000)))
 
     def check(self) -> None:
         """Raises DeadlinePassed."""
@@ -799,6 +799,9 @@ _CONNECT_S: Final = 5.0  # a host that does not answer by then is down; there ma
 _IDLE_S: Final = 4.0  # a server closes connections after 5: never to send on one that is being closed
 _POLL_S: Final = 0.1  # between two looks at a server that starts
 _LONG_S: Final = 3600.0  # for what has as many bytes as the caller wants
+_LONGEST_S: Final = (
+    999_999.0  # eleven days, for whoever waits forever: neither sockets nor headers know infinity
+)
 _PAGE_ROWS: Final = 1024  # of a job's results, in memory at once
 
 
@@ -1354,8 +1357,7 @@ class AsyncClient:
     ) -> None:
         if not (url.startswith(("http://", "https://")) and _has_host(url)):
             raise ValueError("The URL of a server begins with http:// or https:// and names its host.")
-        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
-            raise ValueError("A key is printable ASCII.")
+        _check_header(api_key)
         self._deadline_s = deadline_s
         self._grace_s = grace_s
         self._retries = retries
@@ -1555,6 +1557,7 @@ class AsyncClient:
         """
         if (rows is None) == (manifest is None):
             raise TypeError("A job is of rows or of a manifest.")
+        _check_header(idempotency_key)
         fields = _fields(model=model, version=version, top_k=top_k, name=name)
         query: dict[str, str] = {}
         if manifest is not None:
@@ -1759,6 +1762,12 @@ class AsyncClient:
 
 def _job_path(job_id: str) -> str:
     return f"/v1/jobs/{urllib.parse.quote(job_id, safe='')}"
+
+
+def _check_header(key: str | None) -> None:
+    """Raises ValueError, which does not tell the key."""
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise ValueError("A key is printable ASCII.")
 
 
 def _has_host(url: str) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,15 +50,24 @@ def scorer(
 
 def _rows(frames: Iterable[DataFrame], base: Path) -> Iterator[Row]:
     records = (record for frame in frames for record in frame.to_dict("records"))
+    names = Names()
     for position, record in enumerate(records):
-        there = {
-            str(name): _plain(cell) for name, cell in record.items() if cell is not None and cell == cell
-        }
-        yield to_row(Record(there, base, share=0), Names(), position=position)
+        cells = {name: _plain(record[name]) for name in names.all if name in record}
+        there = {name: cell for name, cell in cells.items() if cell is not None}
+        yield to_row(Record(there, base, share=0), names, position=position)
 
 
 def _plain(cell: Any) -> Any:
-    return bytes(cell) if isinstance(cell, bytearray) else cell
+    """Without pandas' own: NaN where nothing is, bytearrays, and structs with those in them."""
+    match cell:
+        case dict():
+            parts = {name: _plain(part) for name, part in cell.items()}
+            return {name: part for name, part in parts.items() if part is not None}
+        case bytearray():
+            return bytes(cell)
+        case float() if math.isnan(cell):
+            return None
+    return cell
 
 
 def _answer(outcome: Outcome) -> dict[str, Any]:

@@ -104,10 +104,16 @@ def _opened(record: Record, names: Names, *, position: int) -> _Opened:
 
 def plain(value: object, names: Names) -> object:
     """A row as a dead letter repeats it: under our own names, so that it is read without options."""
-    if not isinstance(value, dict) or "body" in value:
+    if not isinstance(value, dict) or _is_request(value, names):
         return value
     ours = dict(zip(names.all, Names().all, strict=True))
     return {ours[name]: entry for name, entry in value.items() if name in ours}
+
+
+def _is_request(value: dict[str, Any], names: Names) -> bool:
+    """Whether it has the shape of OpenAI's batches; a flat row may have a column of this name, too."""
+    is_flat = not value.keys().isdisjoint(names.all)
+    return "body" in value and (isinstance(value["body"], dict) or not is_flat) and names.id not in value
 
 
 def _is_dead_letter(value: object) -> bool:
@@ -151,7 +157,7 @@ def _media(
     """Raises Unreadable."""
     if not isinstance(value, dict):
         raise Unreadable("invalid_row", "The row is not an object.")
-    is_request = "body" in value and names.id not in value
+    is_request = _is_request(value, names)
     if is_request:
         value, names = value["body"], Names()
         if not isinstance(value, dict):

@@ -146,6 +146,9 @@ def test_a_job_whose_answer_was_lost_is_made_once() -> None:
         third, fourth = (one.headers["idempotency-key"] for one in server.asked[2:])
         assert third != first
         assert fourth == "mine"
+        with pytest.raises(ValueError, match="printable ASCII"):
+            client.create_job(b"", idempotency_key="für mich")
+        assert len(server.asked) == 4
 
 
 def test_a_job_outlives_its_server(models_dir: Path, tmp_path: Path) -> None:

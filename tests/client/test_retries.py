@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,22 @@ def unlucky() -> float:
 
 
 BUSY = api.Overloaded("busy", status=503)
+
+
+def test_who_has_all_the_time_is_answered_as_well() -> None:
+    ready = Say(200, b'{"status": "ready"}')
+
+    async def asked(url: str) -> str:
+        async with AsyncClient(url, deadline_s=math.inf) as client:
+            await client.wait_ready(math.inf)
+            return (await client.predict(text="a")).label
+
+    with scripted(ready, PREDICTED, ready, PREDICTED) as server:
+        with Client(server.url, deadline_s=math.inf) as client:
+            client.wait_ready(math.inf)
+            assert client.predict(text="a").label == "red"
+        assert asyncio.run(asked(server.url)) == "red"
+    assert {len(one.headers["x-request-deadline-ms"]) for one in server.asked} == {9}
 
 
 @given(

@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy
+import pandas
 import pyarrow.parquet
 import pytest
 
 from app.bundle.manifest import MODALITIES, subsets
 from app.runtime.predictor import Predictor
+from deploy.spark_score import scorer
 from tests import tiny
 
 ROOT = Path(__file__).parents[2]
 
 
-pytestmark = pytest.mark.thorough
+def test_a_frame_may_have_more_than_inputs(models_dir: Path) -> None:
+    """Arrays beside them, structs as Hugging Face has them, and NaN where nothing is; without a Spark."""
+    frame = pandas.DataFrame(
+        {
+            "id": ["a", "b", "c"],
+            "image": [{"bytes": bytearray(tiny.png((250, 0, 0))), "path": None}, None, math.nan],
+            "text": [None, "due", math.nan],
+            "embedding": [numpy.zeros(3)] * 3,
+        }
+    )
+    [answers] = scorer(models_dir / "tiny" / "1", base=Path("/"))(iter([frame]))
+    said = answers.astype(object).where(answers.notna(), None).to_dict("records")
+    assert [(row["id"], row["modalities"], row["code"]) for row in said] == [
+        ("a", ["image"], None), ("b", ["text"], None), ("c", None, "no_modality")
+    ]  # fmt: skip
+    assert said[0]["label"] == "red"
 
 
+@pytest.mark.thorough
 def test_a_table_is_answered_row_by_row(models_dir: Path, tmp_path: Path, predictor: Predictor) -> None:
     raws = [tiny.row(number, tuple(subsets(MODALITIES)[number % 7].split("+"))) for number in range(100)]
     rows = [

@@ -47,6 +47,8 @@ def read(value: object, base: Path = Path("/data"), names: Names = Names()) -> R
         ),
         ({"id": "a", "text": "due", "label": "x", "audio": None}, {"text": b"due"}),
         ({"custom_id": "a", "body": {"image": BASE64, "text": "due"}}, {"image": PICTURE, "text": b"due"}),
+        ({"custom_id": "a", "text": "due", "body": "of a letter"}, {"text": b"due"}),
+        ({"id": "a", "text": "due", "body": {"text": "uno"}}, {"text": b"due"}),
     ],
 )
 def test_shapes_of_a_row(value: object, media: dict[str, object]) -> None:
@@ -85,6 +87,12 @@ def test_columns_have_the_names_that_are_given() -> None:
     row = read({"sku": 4, "photo": "1.png", "image": "no"}, names=Names(id="sku", image="photo"))
     assert (row.id, dict(row.media)) == ("4", {"image": InFile(Path("/data/1.png"))})
     assert row.original == {"id": 4, "image": "1.png"}
+
+
+def test_a_column_may_be_called_body() -> None:
+    row = read({"body": "due", "image": "1.png"}, names=Names(text="body"))
+    assert (row.problem, row.media["text"]) == (None, b"due")
+    assert row.original == {"text": "due", "image": "1.png"}
 
 
 ENTRIES = st.sampled_from(("id", "image", "text", "body", "row", "stage", "code", "base", "file", "path"))
