@@ -9,7 +9,8 @@ training/frozen.py). On xor no modality says anything alone, and encoders learn 
 everywhere with --joint.
 
 OUT keeps one line of JSON for each finished cell, and the features: the same command goes on where it was.
-Each training takes one core. For more, run commands for other --sets beside each other, with the same OUT.
+Each training takes one core. For more, run commands for other --sets beside each other, with the same OUT:
+the tables are of all that OUT holds by then.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import hashlib
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -46,6 +47,7 @@ from training.seeds import over_seeds
 
 FUSIONS: Final = tuple(f"{level}/{method}" for level, method in COMBINATIONS)
 SETS: Final = ("digits", "avt_digits", "picturewords", "xor")
+CELLS_FILE: Final = "cells.jsonl"
 _JOINT: Final = frozenset({"xor"})  # sets whose encoders learn nothing alone
 
 
@@ -99,7 +101,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/fusion"))
     given = parser.parse_args()
     fusions = FUSIONS if "all" in given.fusions else tuple(given.fusions)
-    console, cells = Console(), []
+    console, identities = Console(), {}
     for name in given.sets:
         recipe = RECIPES[name]()
         recipe = replace(recipe, schedule=replace(recipe.schedule, threads=given.threads))
@@ -107,10 +109,11 @@ def main() -> None:
             home = Home(given.data) if given.data else Home(Path("data"), downloads=advance)
             dataset = recipe.load(home, Cache(given.out / "decoded"))
         bench = Bench(recipe, dataset, given.out, is_joint=given.joint or name in _JOINT)
+        identities[name] = bench.identity
         for seed in range(given.seeds):
             for fusion in fusions:
-                cells.append(bench.cell(fusion, seed=seed, stage=stages(console)))
-                print(_line(cells[-1]), flush=True)
+                print(_line(bench.cell(fusion, seed=seed, stage=stages(console))), flush=True)
+    cells = kept_cells(given.out, identities)
     table = table_of(cells)
     (given.out / "fusion.md").write_text(table + "\n", encoding="utf-8")
     told = json.dumps([asdict(cell) for cell in cells], indent=1)
@@ -124,16 +127,17 @@ class Bench:
     def __init__(self, recipe: Recipe, dataset: Dataset, out: Path, *, is_joint: bool) -> None:
         self._recipe, self._dataset, self._out, self._is_joint = recipe, dataset, out, is_joint
         told = {"settings": recipe.settings(), "data": dataset.provenance, "is_joint": is_joint}
-        self._identity = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[
+        self.identity = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[
             :16
         ]
-        self._lines = out / "cells.jsonl"
+        self._lines = out / CELLS_FILE
+        _remove_cut_line(self._lines)
         self._done = {cell.key: cell for cell in read_cells(self._lines)}
         self._features: tuple[int, Features] | None = None  # of the last seed
 
     def cell(self, fusion: str, *, seed: int, stage: Stage = silent) -> Cell:
         """From earlier, or trained now and kept."""
-        known = self._done.get((self._identity, seed, fusion))
+        known = self._done.get((self.identity, seed, fusion))
         if known is not None:
             return known
         chosen = self._recipe.with_fusion(*_named(fusion))
@@ -150,7 +154,7 @@ class Bench:
             seed=seed,
             fusion=fusion,
             is_joint=self._is_joint,
-            identity=self._identity,
+            identity=self.identity,
             accuracy=accuracy,
             nll=nll,
             parameters=count_parameters(encodings.model.fusion),
@@ -164,7 +168,7 @@ class Bench:
     def _features_of(self, seed: int, stage: Stage) -> Features:
         if self._features is not None and self._features[0] == seed:
             return self._features[1]
-        stem = f"{self._recipe.name}-{seed}-{self._identity}"
+        stem = f"{self._recipe.name}-{seed}-{self.identity}"
         path = self._out / f"{stem}.safetensors"
         if path.exists():
             features = Features.load(path, self._recipe.inputs.names)
@@ -178,14 +182,29 @@ class Bench:
 
 
 def read_cells(path: Path) -> list[Cell]:
-    """Of a run that was stopped, too: a last line that was cut is removed."""
-    if not path.exists():
-        return []
-    told = path.read_text(encoding="utf-8")
-    whole = told[: told.rfind("\n") + 1]
-    if whole != told:
+    """Without a last line that is cut: another command may be writing it."""
+    return [Cell(**json.loads(line)) for line in _whole_lines(path).splitlines()]
+
+
+def kept_cells(out: Path, identities: Mapping[str, str]) -> list[Cell]:
+    """All of `out` that belong together: of a set in `identities` those, else those like the set's last."""
+    cells = read_cells(out / CELLS_FILE)
+    known = {cell.set: cell.identity for cell in cells} | dict(identities)
+    kept = {cell.key: cell for cell in cells if cell.identity == known[cell.set]}
+    places = {name: at for at, name in enumerate(SETS)}
+    return sorted(kept.values(), key=lambda cell: places.get(cell.set, len(places)))
+
+
+def _whole_lines(path: Path) -> str:
+    told = path.read_text(encoding="utf-8") if path.exists() else ""
+    return told[: told.rfind("\n") + 1]
+
+
+def _remove_cut_line(path: Path) -> None:
+    """Of a run that was killed: the next line would be written on to it."""
+    whole = _whole_lines(path)
+    if path.exists() and path.read_text(encoding="utf-8") != whole:
         path.write_text(whole, encoding="utf-8")
-    return [Cell(**json.loads(line)) for line in whole.splitlines()]
 
 
 def table_of(cells: Sequence[Cell]) -> str:

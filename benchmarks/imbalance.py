@@ -30,7 +30,7 @@ from training.batch import Stock
 from training.data.cache import Cache
 from training.data.dataset import Dataset
 from training.data.home import Home
-from training.encodings import Encodings, encode
+from training.encodings import Encodings, encode, rows_with
 from training.progress import stages
 from training.recipe import Recipe, Schedule
 from training.recipes.registry import RECIPES
@@ -66,10 +66,10 @@ def measure(recipe: Recipe, dataset: Dataset, *, seed: int, console: Console) ->
 
 
 def probe(encoded: dict[str, Encodings], dataset: Dataset, name: str, *, seed: int) -> float:
-    """Accuracy on test rows of a logistic regression on training rows' frozen features."""
+    """Accuracy of a logistic regression on frozen features, fitted and asked on rows that bring `name`."""
     features, targets = {}, {}
     for part, split in (("train", dataset.train), ("test", dataset.test)):
-        rows = split.pairing.rows(seed)
+        rows = rows_with(split.pairing.rows(seed), name)
         at = ("image", "text", "audio").index(name)
         features[part] = encoded[part].features[name][rows.items[:, at]].double()  # type: ignore[index]
         targets[part] = torch.from_numpy(rows.targets)

@@ -130,7 +130,9 @@ def test_a_client_that_tries_again_sees_no_worker_die(several: Server) -> None:
                         response = await http.post("/v1/predict", files=form(tiny.row(seed)))
                     except httpx.TransportError:
                         seen["again"] += 1
-                        await asyncio.sleep(0.05)  # the killed one's socket closes when its memory is given back
+                        await asyncio.sleep(
+                            0.05
+                        )  # the killed one's socket closes when its memory is given back
                         break
                     seen[str(response.status_code)] += 1
         return seen

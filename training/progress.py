@@ -58,10 +58,13 @@ class _Smoothed:
 
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task = progress, task
-        self._loss = self._accuracy = 0.0
+        self._seen, self._loss, self._accuracy = 0, 0.0, 0.0
 
     def __call__(self, step: Step) -> None:
-        keep = min(_SMOOTHING, (step.done - 1) / step.done)
+        self._seen = (
+            1 if step.done == 1 else self._seen + 1
+        )  # a run that goes on has not seen its first steps
+        keep = min(_SMOOTHING, (self._seen - 1) / self._seen)
         self._loss = keep * self._loss + (1 - keep) * step.loss
         self._accuracy = keep * self._accuracy + (1 - keep) * step.accuracy
         self._progress.update(

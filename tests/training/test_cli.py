@@ -85,5 +85,11 @@ def test_a_run_that_diverges_ends_at_once_and_says_what_to_lower(tmp_path: Path)
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize("option", ["--task=multilabel", "--tune=image", "--fit=pad", "--name=pets"])
+def test_what_only_own_rows_have_is_refused_elsewhere(tmp_path: Path, option: str) -> None:
+    code, output = run("train", "xor", "--out", str(tmp_path / "out"), option)
+    assert (code, "are for it alone" in output) == (2, True)
+
+
 def test_a_recipe_has_the_name_it_is_called_by() -> None:
     assert {name: make().name for name, make in RECIPES.items()} == {name: name for name in RECIPES}

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks.fusion import FUSIONS, Bench, Cell, read_cells, table_of
+from benchmarks.fusion import CELLS_FILE, FUSIONS, Bench, Cell, kept_cells, read_cells, table_of
 from tests.training.tiny_xor import tiny_xor
 from training.data.dataset import Dataset
 from training.data.xor import ATTAINABLE
@@ -64,6 +65,19 @@ def test_a_line_that_was_cut_is_removed(rows: Dataset, tmp_path: Path) -> None:
     again = Bench(tiny_xor(), rows, tmp_path, is_joint=True)
     assert lines.read_text() == kept
     assert again.cell("feature/sum", seed=0) == whole
+
+
+def test_the_tables_are_of_all_that_belongs_together(tmp_path: Path) -> None:
+    """Of another command's set, too; not of a recipe or of data that are no longer asked for."""
+    asked, other = cell(), replace(cell(), set="digits", identity="1")
+    lines = [
+        asked, replace(asked, seed=1), replace(asked, identity="older"),
+        replace(other, identity="older"), other, other,
+    ]  # fmt: skip
+    told = "".join(json.dumps(asdict(one)) + "\n" for one in lines)
+    (tmp_path / CELLS_FILE).write_text(told + '{"set": "cut')
+    assert kept_cells(tmp_path, {"xor": asked.identity}) == [other, asked, replace(asked, seed=1)]
+    assert (tmp_path / CELLS_FILE).read_text().endswith("cut")  # another command may be writing it
 
 
 def test_the_table_tells_means_with_intervals_best_first() -> None:

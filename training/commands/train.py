@@ -119,11 +119,14 @@ def train(
         save_wanted(out, wanted)
         write_report(report_of(found, recipe, runs[best]), out / "report")
         forget_states(out / "state")
+        scores = scores_over_seeds([one.metrics for one, _ in measured])
+        if seeds > 1:  # before what may be refused: it cost the most
+            told = {
+                subset: {name: asdict(value) for name, value in of.items()} for subset, of in scores.items()
+            }
+            (out / "seeds.json").write_text(json.dumps(told, indent=1) + "\n")
         publish_checkpoint(recipe, dataset, out, version=version)
     if seeds > 1:
-        scores = scores_over_seeds([one.metrics for one, _ in measured])
-        told = {subset: {name: asdict(value) for name, value in of.items()} for subset, of in scores.items()}
-        (out / "seeds.json").write_text(json.dumps(told, indent=1) + "\n")
         print_seeds(scores, [run.validation_nll for run in runs], seed + best, CONSOLE)
     print_metrics(checkpoint.metrics, CONSOLE)
     CONSOLE.print(f"Done in {time.monotonic() - started:.0f} s.")
@@ -155,10 +158,14 @@ def _own_rows(
     name: str | None,
 ) -> OwnRows | None:
     """None where none of it was said. Raises BadParameter."""
-    if manifest is None and not encoders and tune is None and fit is None and name is None:
+    is_other = tune is not None or task != "classification" or fit is not None or name is not None
+    if manifest is None and not encoders and not is_other:
         return None
     if manifest is None or not encoders:
-        raise typer.BadParameter(f"{FINETUNE} needs --manifest, and --encoder for each modality.")
+        raise typer.BadParameter(
+            f"{FINETUNE} needs --manifest, and --encoder for each modality; --tune, --task, --fit and --name "
+            "are for it alone."
+        )
     try:
         return OwnRows(
             manifest=str(manifest.resolve()),

@@ -222,10 +222,8 @@ def _epochs(run: dict[str, Any], schedule: Schedule) -> str:
 
 
 def _device(run: dict[str, Any], schedule: Schedule) -> str:
-    """A checkpoint from before it was kept says nothing."""
-    if "device" not in run:
-        return "a device that was not recorded"
-    return f"{schedule.threads} CPU threads" if run["device"] == "cpu" else f"`{run['device']}`"
+    device = run.get("device", "cpu")  # bundles from before it was kept are of CPUs
+    return f"{schedule.threads} CPU threads" if device == "cpu" else f"`{device}`"
 
 
 _NOISE: Final = (

@@ -52,7 +52,7 @@ def test_nobody_s_own_model_is_licensed_for_them(manifest: Manifest, tmp_path: P
     [
         ({"device": "cpu", "epochs": 3}, ("seed 1: 3 epochs of AdamW", "7 s for training on 2 CPU threads.")),
         ({"device": "cuda", "epochs": 2}, ("seed 1: 2 of 3 epochs of AdamW", "7 s for training on `cuda`.")),
-        ({"epochs": 3}, ("7 s for training on a device that was not recorded.",)),  # of a run from before
+        ({"epochs": 3}, ("7 s for training on 2 CPU threads.",)),  # of a run from before it was kept
     ],
 )
 def test_the_card_tells_what_the_run_was_and_not_what_was_planned(
