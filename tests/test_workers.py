@@ -141,9 +141,11 @@ def test_a_client_that_tries_again_sees_no_worker_die(several: Server) -> None:
         done = asyncio.Event()
         clients = [asyncio.create_task(client(done, seed)) for seed in range(6)]
         for _ in range(3):
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(1)
             os.kill(children(several)[0], signal.SIGKILL)
-        await asyncio.sleep(2)
+            await asyncio.to_thread(wait_for, lambda: listening(several.port) < WORKERS)
+            await asyncio.to_thread(wait_for, lambda: listening(several.port) == WORKERS)
+        await asyncio.sleep(1)
         done.set()
         return await asyncio.gather(*clients)
 
