@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ class Part:
 
     rows: Tensor  # int64 [rows that have it], their places in the batch
     inputs: Arrays  # as in `app.bundle.manifest`, of those rows
+    is_seen: bool = False  # else; so: one array, what the encoder has seen of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,9 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         parts = {
-            name: Part(part.rows.to(device), tuple(values.to(device) for values in part.inputs))
+            name: replace(
+                part, rows=part.rows.to(device), inputs=tuple(values.to(device) for values in part.inputs)
+            )
             for name, part in self.parts.items()
         }
         return Batch(parts, self.present.to(device))
@@ -47,9 +50,17 @@ class Stock:
         self._images, self._clips = items.images, items.clips
         self._text_pad = inputs.text.pad_id if inputs.text else 0
         self._min_samples = inputs.audio.min_samples if inputs.audio else 0
+        self._seen: dict[Modality, Tensor] = {}
         self._tokens: NDArray[np.int32] | None = None
         if items.texts is not None and tokenize is not None:
             self._tokens = token_rows(items.texts.strings, tokenize, pad_id=self._text_pad)
+
+    def keep(self, modality: Modality, seen: Tensor) -> None:
+        """From now on give what an encoder saw of every item instead of the items: see `Encoder.see`."""
+        self._seen[modality] = seen
+
+    def is_seen(self, modality: Modality) -> bool:
+        return modality in self._seen
 
     def gather(
         self,
@@ -59,11 +70,14 @@ class Stock:
         *,
         beside: NDArray[np.int64] | None = None,
     ) -> Arrays:
-        """What the encoder of `modality` reads for these items, after `change`.
+        """What the encoder of `modality` reads for these items, after `change`, or what it saw of them.
 
         Images come to `change` with the one or three channels that they are kept with. Rows are padded to the
         longest of the items that they stand `beside`, which are these unless others are named.
         """
+        if modality in self._seen:
+            assert change is None, "what is changed is not what was seen"
+            return (self._seen[modality][torch.from_numpy(items)],)
         raw = getattr(self, f"_{modality}")(items, items if beside is None else beside)
         changed: Arrays = change(raw) if change and len(items) else raw
         return (as_rgb(changed[0]),) if modality == "image" else changed
@@ -85,7 +99,8 @@ class Stock:
             rows = present[share, at].nonzero().squeeze(1)
             beside = items[present[:, at].numpy(), at]
             chosen = items[share][rows.numpy(), at]
-            parts[name] = Part(rows, self.gather(name, chosen, (changes or {}).get(name), beside=beside))
+            inputs = self.gather(name, chosen, (changes or {}).get(name), beside=beside)
+            parts[name] = Part(rows, inputs, is_seen=self.is_seen(name))
         return Batch(parts, present[share])
 
     def _image(self, items: NDArray[np.int64], _: NDArray[np.int64]) -> Arrays:
@@ -107,7 +122,7 @@ class Said(Stock):
 
     def __init__(self, said: dict[Modality, Tensor]) -> None:
         self.names = tuple(said)
-        self._said = said
+        self._said, self._seen = said, {}
 
     def gather(
         self,

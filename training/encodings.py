@@ -132,7 +132,8 @@ def encode_items(model: Model, stock: Stock, name: Modality, count: int) -> Tens
     parts = []
     for start in range(0, count, _ITEMS):
         inputs = stock.gather(name, np.arange(start, min(start + _ITEMS, count)))
-        parts.append(model.features(name, *(values.to(model.device) for values in inputs)).float().cpu())
+        here = tuple(values.to(model.device) for values in inputs)
+        parts.append(model.features(name, *here, is_seen=stock.is_seen(name)).float().cpu())
     return torch.cat(parts)
 
 

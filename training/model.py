@@ -81,14 +81,24 @@ class Model(nn.Module):
     def forward(self, batch: Batch) -> Fused:
         """Raw scores for training. As in serving, an encoder runs on the rows that have its modality."""
         encoded = [
-            _spread(self.encoders[name](*part.inputs), part.rows, len(batch.present))
+            _spread(self._encoded(name, *part.inputs, is_seen=part.is_seen), part.rows, len(batch.present))
             for name, part in batch.parts.items()
         ]
         return self._fuse(encoded, batch.present)
 
-    def features(self, name: Modality, *inputs: Tensor) -> Tensor:
-        """What an encoder says of each row, [rows, features]: its summary, and its tokens if fusion asks."""
-        encoded: Encoded = self.encoders[name](*inputs)
+    def _encoded(self, name: Modality, *inputs: Tensor, is_seen: bool) -> Encoded:
+        encoder = self.encoder(name)
+        if is_seen:
+            return encoder.read(*inputs)
+        encoded: Encoded = encoder(*inputs)
+        return encoded
+
+    def features(self, name: Modality, *inputs: Tensor, is_seen: bool = False) -> Tensor:
+        """What an encoder says of each row, [rows, features]: its summary, and its tokens if fusion asks.
+
+        `is_seen`: the inputs are what it saw of the rows.
+        """
+        encoded = self._encoded(name, *inputs, is_seen=is_seen)
         if not self.fusion.reads_tokens:
             return encoded.pooled
         return torch.cat([encoded.pooled, encoded.tokens.flatten(1)], dim=1)

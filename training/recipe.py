@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from app.bundle.manifest import Inputs, Modality, Task
+from app.bundle.manifest import MODALITIES, Inputs, Modality, Task
 from training.data.cache import Cache
 from training.data.dataset import Dataset
 from training.data.home import Home
@@ -83,6 +83,12 @@ class Augmentation:
     image: ImageAugmentation | None = None
     text: TextAugmentation | None = None
     audio: AudioAugmentation | None = None
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Whose inputs are changed."""
+        told = {"image": self.image, "text": self.text, "audio": self.audio}
+        return tuple(name for name in MODALITIES if told[name] is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from training.data.dataset import Dataset, Rows, Split
 from training.encoders.specs import PretrainedText
 from training.encodings import Encodings, encode, presence_of, rows_with
 from training.fit.chance import make_repeatable, seed_of
+from training.fit.constant import keep_constants
 from training.fit.distributed import World
 from training.fit.draw import Drawer
 from training.fit.folds import WithoutFold, in_fold
@@ -184,12 +185,14 @@ class _Course:
         )
 
     def encodings(self, model: Model, split: Split) -> Encodings:
-        return encode(model, self._stock_of(split), split.items.counts)
+        stock = self._stock_of(split)
+        changed = self._recipe.augmentation.modalities if split.items is self._dataset.train.items else ()
+        keep_constants(model, stock, split.items.counts, changed=changed)
+        return encode(model, stock, split.items.counts)
 
     def _stock_of(self, split: Split) -> Stock:
         """Of training or of validation items, whatever rows they stand in."""
-        [stock] = [stock for items, stock in self._stocks if items is split.items]
-        return stock
+        return next(stock for items, stock in self._stocks if items is split.items)
 
     def left_out(self, model: Model) -> tuple[Encodings, Rows] | None:
         """Training rows, answered as if their groups had not been seen, where every encoder can.

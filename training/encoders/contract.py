@@ -50,6 +50,19 @@ class Encoder(nn.Module):
         Raises EncoderUnfit.
         """
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether what it sees of an item never changes, so that it can be kept: see `see`."""
+        return False
+
+    def see(self, *inputs: Tensor) -> Tensor:
+        """The first half of `forward`, where that is constant: [rows, …]."""
+        raise NotImplementedError
+
+    def read(self, seen: Tensor) -> Encoded:
+        """The second half, from what `see` gave."""
+        raise NotImplementedError
+
     def pretrained_parameters(self) -> Iterator[nn.Parameter]:
         """Those that come trained and are to be tuned, usually at a lower learning rate."""
         yield from ()

@@ -21,7 +21,14 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from app.bundle.manifest import ImageInput, TextInput
 from training.encoders.contract import Encoded, Encoder, EncoderUnfit
-from training.encoders.readout import MeanReadout, cells, grid_side
+from training.encoders.readout import (
+    MeanReadout,
+    cells,
+    grid_side,
+    masked_mean,
+    regions,
+    with_summary,
+)
 from training.encoders.specs import PretrainedAudio, PretrainedImage, PretrainedText
 
 PREPROCESSOR_FILE: Final = "preprocessor_config.json"
@@ -50,6 +57,13 @@ class PretrainedEncoder(Encoder):
             if self.is_frozen or isinstance(module, _BatchNorm):
                 module.training = False
         return self
+
+    @property
+    def is_constant(self) -> bool:
+        return self.is_frozen
+
+    def read(self, seen: Tensor) -> Encoded:
+        return self.readout.read(seen)
 
     def pretrained_parameters(self) -> Iterator[nn.Parameter]:
         return (parameter for parameter in self.backbone.parameters() if parameter.requires_grad)
@@ -88,7 +102,7 @@ class PretrainedImageEncoder(PretrainedEncoder):
         blank = torch.zeros(1, image.height, image.width, 3, dtype=torch.uint8)
         with torch.no_grad():
             try:
-                patches, summary = self._see(blank)
+                patches, summary = self._states(blank)
             except (RuntimeError, ValueError) as error:
                 raise EncoderUnfit(f"{spec.source} cannot read images of this size: {error}") from error
         self.readout = MeanReadout(
@@ -97,14 +111,17 @@ class PretrainedImageEncoder(PretrainedEncoder):
         self._freeze_unused(blank)
 
     def forward(self, image: Tensor) -> Encoded:
-        return on_some_rows(self._encode, image)
+        return self.read(self.see(image))
 
-    def _encode(self, image: Tensor) -> Encoded:
-        patches, summary = self._see(image)
+    def see(self, *inputs: Tensor) -> Tensor:
+        return on_some_rows(self._seen, *inputs)
+
+    def _seen(self, image: Tensor) -> Tensor:
+        patches, summary = self._states(image)
         means = [cell.mean(dim=(2, 3)) for cell in cells(patches, self.side)]
-        return self.readout.read(torch.stack(means, dim=1), summary)
+        return with_summary(torch.stack(means, dim=1), summary)
 
-    def _see(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _states(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
         """Patches [rows, channels, height, width], and the state before them, if there is one."""
         scaled = (image.permute(0, 3, 1, 2).float() - self.mean) / self.deviation
         seen: Tensor = self.backbone(pixel_values=scaled).last_hidden_state
@@ -133,15 +150,17 @@ class PretrainedTextEncoder(PretrainedEncoder):
         self._freeze_unused(torch.full((1, text.max_tokens), other, dtype=torch.int32))
 
     def forward(self, text: Tensor) -> Encoded:
-        return on_some_rows(self._encode, text)
+        return self.read(self.see(text))
 
-    def _encode(self, text: Tensor) -> Encoded:
+    def see(self, *inputs: Tensor) -> Tensor:
+        return on_some_rows(self._seen, *inputs)
+
+    def _seen(self, text: Tensor) -> Tensor:
         valid = text != self.pad_id
         # Attention to nothing is not a number: a row without tokens looks at its first place.
         keys = valid | (torch.arange(text.shape[1], device=text.device) == 0)
         x = self.backbone(input_ids=text.long(), attention_mask=keys.long()).last_hidden_state
-        said: Encoded = self.readout(x, valid, x[:, 0])
-        return said
+        return with_summary(masked_mean(x, regions(valid, self.tokens)), x[:, 0])
 
 
 def pretrained_tokenizer(source: str, *, revision: str | None = None) -> tuple[bytes, int]:
@@ -201,12 +220,11 @@ def tokens_of_tokenizer(source: str, revision: str | None) -> int:
     return int(tokenizer.model_max_length)
 
 
-def on_some_rows(encode: Callable[..., Encoded], *inputs: Tensor) -> Encoded:
-    """`encode`, also for no rows at all, at which most of these models fail: one row is run and dropped."""
+def on_some_rows(see: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """`see`, also for no rows at all, at which most of these models fail: one row is run and dropped."""
     if inputs[0].shape[0]:
-        return encode(*inputs)
-    said = encode(*(values.new_ones(1, *values.shape[1:]) for values in inputs))
-    return Encoded(tokens=said.tokens[:0], pooled=said.pooled[:0])
+        return see(*inputs)
+    return see(*(values.new_ones(1, *values.shape[1:]) for values in inputs))[:0]
 
 
 def _scaling(preprocessor: dict[str, Any]) -> tuple[Tensor, Tensor]:

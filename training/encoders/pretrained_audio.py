@@ -11,7 +11,7 @@ from app.bundle.manifest import AudioInput
 from training.encoders.contract import Encoded, EncoderUnfit
 from training.encoders.fbank import KaldiFbank
 from training.encoders.pretrained import PretrainedEncoder, load_backbone, on_some_rows, read_preprocessor
-from training.encoders.readout import MeanReadout
+from training.encoders.readout import MeanReadout, masked_mean, regions, with_summary
 from training.encoders.specs import PretrainedAudio
 
 _OVER_WAVES: Final = ("wav2vec2", "hubert")
@@ -65,9 +65,12 @@ class WaveEncoder(PretrainedEncoder):
         self._freeze_unused(example, torch.tensor([audio.min_samples], dtype=torch.int32))
 
     def forward(self, audio: Tensor, audio_length: Tensor) -> Encoded:
-        return on_some_rows(self._encode, audio, audio_length)
+        return self.read(self.see(audio, audio_length))
 
-    def _encode(self, audio: Tensor, audio_length: Tensor) -> Encoded:
+    def see(self, *inputs: Tensor) -> Tensor:
+        return on_some_rows(self._seen, *inputs)
+
+    def _seen(self, audio: Tensor, audio_length: Tensor) -> Tensor:
         here = _up_to(audio_length, audio.shape[1])
         backbone: Any = self.backbone
         x = torch.where(here, audio, 0.0)
@@ -84,8 +87,7 @@ class WaveEncoder(PretrainedEncoder):
         # Attention to nothing is not a number: a row without frames looks at its first place.
         keys = valid | (torch.arange(valid.shape[1], device=valid.device) == 0)
         states = backbone.encoder(states, attention_mask=keys).last_hidden_state
-        said: Encoded = self.readout(states, valid)
-        return said
+        return masked_mean(states, regions(valid, self.tokens))
 
 
 class SpectrogramEncoder(PretrainedEncoder):
@@ -116,7 +118,10 @@ class SpectrogramEncoder(PretrainedEncoder):
         self._freeze_unused(example, torch.tensor([audio.min_samples], dtype=torch.int32))
 
     def forward(self, audio: Tensor, audio_length: Tensor) -> Encoded:
-        return on_some_rows(self._encode, audio, audio_length)
+        return self.read(self.see(audio, audio_length))
+
+    def see(self, *inputs: Tensor) -> Tensor:
+        return on_some_rows(self._seen, *inputs)
 
     def spectrogram(self, audio: Tensor, audio_length: Tensor) -> Tensor:
         """What the model reads: [rows, most_frames, bands], as its ASTFeatureExtractor makes it."""
@@ -126,13 +131,12 @@ class SpectrogramEncoder(PretrainedEncoder):
         fixed = nn.functional.pad(heard, (0, 0, 0, self.most_frames))[:, : self.most_frames]
         return (fixed - self.mean) / self.scale
 
-    def _encode(self, audio: Tensor, audio_length: Tensor) -> Encoded:
+    def _seen(self, audio: Tensor, audio_length: Tensor) -> Tensor:
         states = self.backbone(input_values=self.spectrogram(audio, audio_length)).last_hidden_state
         patches = states[:, 2:].unflatten(1, (self.bands_out, -1)).mean(dim=1)
         starts = torch.arange(patches.shape[1], device=audio.device) * self.time_stride
         valid = starts.unsqueeze(0) < self.fbank.frames(audio_length).unsqueeze(1)
-        said: Encoded = self.readout(patches, valid, states[:, :2].mean(dim=1))
-        return said
+        return with_summary(masked_mean(patches, regions(valid, self.tokens)), states[:, :2].mean(dim=1))
 
 
 def _convolved(layer: Any, x: Tensor, length: Tensor) -> Tensor:

@@ -35,20 +35,26 @@ class MeanReadout(nn.Module):
 
     def __init__(self, channels: int, width: int, *, tokens: int, has_summary: bool = False) -> None:
         super().__init__()
-        self.tokens = tokens
+        self.tokens, self.has_summary = tokens, has_summary
         inputs = channels * (2 if has_summary else 1)
         self.norm = nn.LayerNorm(inputs)
         self.out = nn.Linear(inputs, width)
 
     def forward(self, x: Tensor, valid: Tensor, summary: Tensor | None = None) -> Encoded:
         """`summary` is [rows, channels]."""
-        return self.read(masked_mean(x, regions(valid, self.tokens)), summary)
+        return self.read(with_summary(masked_mean(x, regions(valid, self.tokens)), summary))
 
-    def read(self, means: Tensor, summary: Tensor | None) -> Encoded:
-        """From the means of the regions, [rows, regions, channels]."""
-        if summary is not None:
-            means = torch.cat([means, summary.unsqueeze(1).expand_as(means)], dim=2)
-        return _apart(self.out(self.norm(means)))
+    def read(self, seen: Tensor) -> Encoded:
+        """From the means of the regions and the summary, if there is one: see `with_summary`."""
+        if self.has_summary:
+            means, summary = seen[:, :-1], seen[:, -1:]
+            seen = torch.cat([means, summary.expand_as(means)], dim=2)
+        return _apart(self.out(self.norm(seen)))
+
+
+def with_summary(means: Tensor, summary: Tensor | None) -> Tensor:
+    """[rows, regions, channels] and [rows, channels] below each other, the summary last."""
+    return means if summary is None else torch.cat([means, summary.unsqueeze(1)], dim=1)
 
 
 class GridReadout(nn.Module):

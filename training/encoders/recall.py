@@ -94,7 +94,7 @@ class RecallTextEncoder(Encoder):
                 for order in self.orders
             ]
             here = [_is_whole(tokens, order) for order in self.orders]
-            none = self.table.new_zeros(len(text), self.buckets)
+            none = self.table.new_zeros(text.shape[0], self.buckets)  # `len` would fix it in a graph
             counts = none.scatter_add(1, torch.cat(found, dim=1), torch.cat(here, dim=1).float())
             length = counts.square().sum(dim=1, keepdim=True).clamp(min=1).sqrt()
             parts.append(counts / (length * len(self.readings) ** 0.5))

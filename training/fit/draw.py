@@ -14,6 +14,7 @@ from training.batch import Batch, Change, Stock
 from training.data.dataset import Rows, Split
 from training.fit.augment import augment_images, augment_sounds, augment_texts
 from training.fit.chance import generator_of, seed_of
+from training.fit.constant import keep_constants
 from training.fit.distributed import World
 from training.fit.presence import draw_presence
 from training.fit.study import study
@@ -81,6 +82,11 @@ class Drawer:
     def teach(self, model: Model) -> None:
         """Show encoders that study the items of all rows, before the first step. Raises EncoderUnfit."""
         study(model, self._split, self._stock, labels=len(self._recipe.labels), seed=self._seed)
+
+    def keep_constants(self, model: Model) -> None:
+        """Let frozen encoders see the items once, and not in every epoch."""
+        changed = self._recipe.augmentation.modalities
+        keep_constants(model, self._stock, self._split.items.counts, changed=changed)
 
     def _turn_to(self, epoch: int) -> None:
         if epoch == self._epoch:

@@ -92,6 +92,7 @@ def fit(
     """
     drawer.teach(model)
     run = _Run(model, drawer, recipe, seed=seed, device=device, world=world or World(), saving=saving)
+    drawer.keep_constants(model)
     run.resume()
     while not run.is_over:
         run.step(report)
