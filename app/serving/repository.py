@@ -300,9 +300,9 @@ class Repository:
         self._loading = key
         try:
             model = self._load(path)
-        except DeviceUnavailable:
-            raise
         except (BundleError, RuntimeFault) as error:
+            if isinstance(error, DeviceUnavailable) and not self._models:
+                raise  # at the start: no bundle can do without the device
             about = {"model": key[0], "version": key[1]}
             log.error("bundle refused: %s", error, extra=about)  # noqa: TRY400
             self._refused[key] = _Refused(str(error), fingerprint)

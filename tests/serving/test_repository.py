@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from app.bundle.folder import Bundle
+from app.runtime.errors import DeviceUnavailable
 from app.runtime.session import Device
 from app.serving.errors import FolderUnreadable, LoadFailed, ModelAmbiguous, ModelNotFound, NoLiveModel
 from app.serving.loading import loader
@@ -369,3 +370,26 @@ def test_a_live_model_knows_its_costs_before_the_first_request(folder: Path) -> 
     costs = repository(folder).expected_costs()
     assert costs.mean_row_s > 0
     assert costs.launch_s > 0
+
+
+def test_a_device_that_is_lost_ends_a_start_and_not_what_serves(tmp_path: Path) -> None:
+    load, is_lost = loader(device=Device("cpu"), threads=1), True
+
+    def losing(path: Path) -> LiveModel:
+        if is_lost:
+            raise DeviceUnavailable("The GPU is not there.")
+        return load(path)
+
+    tiny.write(tmp_path, version=1)
+    models = Repository(tmp_path, losing, plan=Plan())
+    with pytest.raises(DeviceUnavailable):
+        models.start()
+    is_lost = False
+    models.start()
+    is_lost = True
+    tiny.write(tmp_path, version=2)
+    models.reconcile()
+    assert found(models) == ("tiny", 1)
+    with pytest.raises(LoadFailed):
+        models.promote("tiny", 2)
+    assert found(models) == ("tiny", 1)
