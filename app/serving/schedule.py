@@ -22,7 +22,7 @@ from typing import Final, Generic, TypeVar
 T = TypeVar("T")
 
 BATCH_SHARE: Final = 0.1  # of rows, while both classes wait
-_MARGIN: Final = 0.6  # of the time left: estimates err, loops lag, and an answer must still be sent
+_MARGIN: Final = 0.5  # of the time left: estimates err, loops lag, and an answer must still be sent
 
 
 class Priority(StrEnum):

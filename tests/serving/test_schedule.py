@@ -93,7 +93,7 @@ def test_a_row_that_cannot_be_answered_in_time_is_refused_at_once() -> None:
     places = schedule()
     for row in range(50):
         queued(places, row, cost_s=0.01)
-    admitted(places, deadline_s=1.0, cost_s=0.01)
+    admitted(places, deadline_s=1.2, cost_s=0.01)
     with pytest.raises(Refused) as refused:
         admitted(places, deadline_s=0.5, cost_s=0.01)
     assert refused.value.wait_s == pytest.approx(0.51)
