@@ -21,13 +21,8 @@ _WORTH_COMPRESSING: Final = 1024
 _PIECE_BYTES: Final = 2**18  # a millisecond to inflate
 
 
-async def read_body(
-    request: Request,
-    *,
-    most: int,
-    hold: Callable[[int], None] = lambda size_bytes: None,  # noqa: ARG005
-) -> bytes:
-    """The body, decompressed; `hold` is told how large it has become.
+async def read_body(request: Request, *, most: int, hold: Callable[[int], None] | None = None) -> bytes:
+    """The body, decompressed; `hold`, if given, is told how large it has become.
 
     Raises Refusal body_too_large, or bad_request for a broken compression, or what `hold` raises.
     """
@@ -41,7 +36,8 @@ async def read_body(
         size += len(piece)
         if size > most:
             raise bodies.too_large(most)
-        hold(size)
+        if hold is not None:
+            hold(size)
         pieces.append(piece)
     return b"".join(pieces)
 

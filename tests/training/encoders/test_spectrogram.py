@@ -69,7 +69,7 @@ def test_an_absolute_spectrogram_tells_loud_from_quiet() -> None:
 
 
 @pytest.mark.parametrize("is_relative", [True, False])
-def test_silence_is_a_picture_of_zeros(is_relative: bool) -> None:  # noqa: FBT001
+def test_silence_is_a_picture_of_zeros(*, is_relative: bool) -> None:
     picture, valid = LogMel(rate_hz=8_000, bands=40, is_relative=is_relative)(*SILENCE.values())
     assert valid.all()
     assert picture.abs().max() == 0
